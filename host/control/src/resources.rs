@@ -1,0 +1,377 @@
+//! What people and programs see: the JSON forms of DESIGN §8, one definition for API and CLI.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A page of a list; `next` is a cursor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    pub next: Option<String>,
+}
+
+/// A protected database service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Instance {
+    pub uid: String,
+    pub organization: String,
+    pub project: String,
+    pub name: String,
+    pub engine: String,
+    pub site: String,
+    /// Secrets are shown as `"***"`.
+    pub settings: BTreeMap<String, String>,
+    pub created_at: String,
+    pub updated_at: String,
+    pub resource_version: String,
+    pub status: InstanceStatus,
+}
+
+/// What is known of an instance now.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceStatus {
+    /// Name of the newest backup that can be restored.
+    pub last_backup: Option<String>,
+    pub last_backup_at: Option<String>,
+    /// `none`, `single-site`, `two-sites`: of the newest backup.
+    pub protection: String,
+}
+
+/// `POST instances`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateInstance {
+    pub organization: String,
+    pub project: String,
+    pub name: String,
+    pub engine: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
+    #[serde(default)]
+    pub secrets: BTreeMap<String, String>,
+    #[serde(default)]
+    pub adopt: bool,
+}
+
+/// What a plugin's probe found.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceCheck {
+    pub reachable: bool,
+    pub version: Option<String>,
+    pub role: Option<String>,
+    /// Bytes, as the engine estimates.
+    pub size_bytes: Option<u64>,
+    pub problems: Vec<Problem>,
+}
+
+/// One thing to mend.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Problem {
+    pub code: String,
+    pub message: String,
+    pub hint: Option<String>,
+    /// No backup can succeed before this is mended.
+    pub blocking: bool,
+}
+
+/// A backup (DESIGN §8).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Backup {
+    pub uid: String,
+    pub organization: String,
+    pub project: String,
+    pub instance: String,
+    pub name: String,
+    pub description: Option<String>,
+    pub method: String,
+    #[serde(rename = "type")]
+    pub backup_type: String,
+    /// `name@version`.
+    pub plugin: String,
+    pub labels: BTreeMap<String, String>,
+    pub created_at: String,
+    pub updated_at: String,
+    pub resource_version: String,
+    pub status: BackupStatus,
+}
+
+/// State of a backup.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupStatus {
+    /// `Pending`, `Succeeded`, `Failed`, `Cancelled`, `Deleting`.
+    pub state: String,
+    pub phase: String,
+    pub ready_to_use: bool,
+    pub retained_as: Vec<String>,
+    pub reason: Option<String>,
+    pub hint: Option<String>,
+    pub started_at: Option<String>,
+    pub finished_at: Option<String>,
+    pub entries: u64,
+    pub logical_bytes: u64,
+    pub stored_bytes: u64,
+    pub warnings: Vec<String>,
+    pub verified: Option<Verified>,
+    pub protection: String,
+    pub expires_at: Option<String>,
+    pub locked_until: Option<String>,
+    pub sites: Vec<SiteCopy>,
+    /// The job that makes it, while it is Pending, or that made it.
+    pub job: Option<String>,
+}
+
+/// The newest proof.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verified {
+    pub level: String,
+    pub target: String,
+    pub at: String,
+    pub passed: bool,
+    pub detail: String,
+}
+
+/// A backup's copy at one target.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SiteCopy {
+    pub site: String,
+    pub target: String,
+    /// `Pending`, `Copying`, `Durable`.
+    pub state: String,
+    pub durable_at: Option<String>,
+    /// Why the last attempt failed, if it did.
+    pub reason: Option<String>,
+    /// Bytes the copy moved.
+    pub copied_bytes: u64,
+}
+
+/// `POST instances/{}/backups`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateBackup {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub backup_type: Option<String>,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Queued work.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Job {
+    pub id: String,
+    /// `backup`, `restore`, `verify`, `replicate`, `export`.
+    pub kind: String,
+    /// `Queued`, `Running`, `Succeeded`, `Failed`, `Cancelled`.
+    pub state: String,
+    pub attempts: u32,
+    /// What it works on, such as `acme/shop/pg/20261121061001`.
+    pub subject: String,
+    pub progress: Progress,
+    pub error: Option<JobError>,
+    /// What it found or made, by kind.
+    pub result: Option<serde_json::Value>,
+    pub created_at: String,
+    pub started_at: Option<String>,
+    pub finished_at: Option<String>,
+    /// When it is tried next, while it waits after a failure.
+    pub next_attempt_at: Option<String>,
+}
+
+/// How far a job is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    pub phase: String,
+    pub done: u64,
+    pub total: Option<u64>,
+    pub unit: String,
+}
+
+/// Why a job failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobError {
+    pub code: String,
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+/// A line of a job's log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogLine {
+    pub sequence: u64,
+    pub at: String,
+    pub level: String,
+    pub message: String,
+}
+
+/// A place that holds backups.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Target {
+    pub name: String,
+    /// `primary` or `secondary`.
+    pub role: String,
+    /// Without any secret.
+    pub url: String,
+    pub site: String,
+    pub created_at: String,
+    pub resource_version: String,
+    pub status: TargetStatus,
+}
+
+/// State of a target.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetStatus {
+    /// Backups durable there.
+    pub backups: u64,
+    /// Backups that are not there yet.
+    pub behind: u64,
+    pub conditional_writes: bool,
+    pub last_error: Option<String>,
+}
+
+/// `POST targets`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateTarget {
+    pub name: String,
+    pub url: String,
+    pub site: String,
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
+    #[serde(default)]
+    pub secrets: BTreeMap<String, String>,
+}
+
+/// `POST restores`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateRestore {
+    /// `organization/project/instance[/backup]`; without a backup or with `latest`, the newest that can be restored.
+    pub backup: String,
+    /// An absolute directory on the appliance's own machine.
+    pub to_directory: String,
+    /// Old to new real paths, for tablespaces.
+    #[serde(default)]
+    pub map: BTreeMap<String, String>,
+    /// `user[:group]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// Which target to read from; else the primary, else any that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+}
+
+/// `POST backups/{}/verify`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateVerification {
+    /// `bytes` or `engine`.
+    pub level: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+}
+
+/// `GET status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    pub version: String,
+    pub repository: String,
+    /// `ready`, or `recovered` until `takeover`.
+    pub mode: String,
+    pub instances: u64,
+    pub backups: u64,
+    pub running_jobs: u64,
+    pub queued_jobs: u64,
+    /// Things that want attention: no recovery recipient, no second site, backups behind.
+    pub problems: Vec<Problem>,
+}
+
+/// A recovery recipient.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recipient {
+    pub name: String,
+    pub public: String,
+    pub added_at: String,
+}
+
+/// `POST keys/recipients`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateRecipient {
+    pub name: String,
+    /// `age1...`.
+    pub public: String,
+}
+
+/// What a new kit needs besides its identity.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecipientAdded {
+    pub recipient: Recipient,
+    pub repository: String,
+    pub verify_key: String,
+    /// Lines `site url`.
+    pub targets: Vec<String>,
+    /// The keyring sealed for the recipients (an age file), base64: the client tries its identity on it.
+    pub sealed_keyring: String,
+}
+
+/// `GET repository/stats`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RepositoryStats {
+    /// The repository's id.
+    pub repository: String,
+    pub backups: u64,
+    pub chunks: u64,
+    pub packs: u64,
+    pub logical_bytes: u64,
+    pub stored_bytes: u64,
+}
+
+/// An entry of a backup.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupEntry {
+    pub path: String,
+    /// `file`, `directory`, `symlink`.
+    pub kind: String,
+    pub size: u64,
+    pub mode: u32,
+    pub modified_at: String,
+}
+
+/// A loaded plugin.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PluginInfo {
+    pub name: String,
+    pub version: String,
+    pub engine: String,
+    pub digest: String,
+    /// The plugin's own description document.
+    pub description: serde_json::Value,
+}

@@ -1,0 +1,47 @@
+//! Ids and digests: 128 random bits, and BLAKE3 of stored bytes; both lowercase hex as text.
+macro_rules! id {
+    ($($(#[$doc:meta])* $name:ident($size:literal)),*) => { $(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub [u8; $size]);
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str(&hex::encode(self.0)) }
+        }
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str(&hex::encode(self.0)) }
+        }
+        impl std::str::FromStr for $name {
+            type Err = hex::FromHexError;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                let mut bytes = [0; $size];
+                hex::decode_to_slice(text, &mut bytes)?;
+                Ok(Self(bytes))
+            }
+        }
+    )* };
+}
+id! {
+    /// A repository.
+    RepositoryId(16),
+    /// What shares chunks and secrets.
+    DomainId(16),
+    /// A backup.
+    BackupId(16),
+    /// An instance.
+    InstanceId(16),
+    /// A process that commits heads.
+    WriterId(16),
+    /// BLAKE3 of stored bytes.
+    Digest(32)
+}
+impl Digest {
+    /// Digest of stored bytes.
+    pub fn of(bytes: &[u8]) -> Self { Self(*blake3::hash(bytes).as_bytes()) }
+}
+macro_rules! random {
+    ($($name:ident),*) => { $( impl $name {
+        /// A new random id.
+        pub fn random() -> Self { Self(crate::keyring::random()) }
+    } )* };
+}
+random!(RepositoryId, DomainId, BackupId, InstanceId, WriterId);
