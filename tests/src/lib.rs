@@ -1,1 +1,21 @@
-//! holdfast-tests
+//! What the black-box scenarios and the demo stand on: real servers, the real binary, and content compared by SQL.
+//!
+//! Nothing here knows a room of the product from inside: it runs `holdfast` as an operator would. Every server that is
+//! started here ends with its value, and with the process if that is killed.
+
+pub mod appliance;
+pub mod certificates;
+pub mod cluster;
+pub mod content;
+mod daemon;
+mod failure;
+pub mod golden;
+pub mod needles;
+mod places;
+pub mod s3;
+mod steps;
+
+pub use daemon::{Daemon, let_daemons_outlive_us, wait_until};
+pub use failure::{Failure, Result, ensure};
+pub use places::{Account, Workdir, free_port, program};
+pub use steps::{PASSWORD, ROLE, number};

@@ -1,2 +1,78 @@
-//! xtask
-fn main(){}
+//! `cargo xtask`: sets the machine up, then builds the product, runs its tests or shows its main job.
+//!
+//! Every command does all the set-up it needs by itself and does nothing twice. Nothing of the product lives here.
+
+mod plugins;
+mod setup;
+mod tests;
+mod workspace;
+
+use std::process::ExitCode;
+
+use workspace::{Result, Workspace, run};
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  setup            install what building and testing need: the wasm target, PostgreSQL
+  build            plugins and binary, to target/release/holdfast
+  test [ARGUMENT]  everything, with the arguments handed to the test binaries
+  demo [OPTION]    the main job on a throw-away PostgreSQL; `demo --help` lists its options
+  golden           make tests/fixtures of the current version anew
+";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next().unwrap_or_default();
+    let rest: Vec<String> = arguments.collect();
+    let done = match command.as_str() {
+        "setup" => setup::all(),
+        "build" => build(),
+        "test" => test(&rest),
+        "demo" => built_program("demo", &rest),
+        "golden" => built_program("golden", &rest),
+        "help" | "--help" | "-h" => {
+            eprint!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask {command}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<()> {
+    setup::toolchain()?;
+    let workspace = Workspace::locate()?;
+    plugins::build(&workspace)?;
+    run(workspace.cargo(&["build", "--release", "--package", "holdfast"]))?;
+    eprintln!("built {}", workspace.program("holdfast").display());
+    Ok(())
+}
+
+fn test(arguments: &[String]) -> Result<()> {
+    setup::all()?;
+    let workspace = Workspace::locate()?;
+    plugins::build(&workspace)?;
+    tests::run_all(&workspace, arguments)
+}
+
+/// Builds the product and a program of the tests crate, then runs that program.
+fn built_program(name: &str, arguments: &[String]) -> Result<()> {
+    setup::all()?;
+    let workspace = Workspace::locate()?;
+    plugins::build(&workspace)?;
+    // As much as the tests build, so that the heavy libraries have one set of features and are compiled once.
+    run(workspace.cargo(&["build", "--release", "--workspace", "--bins"]))?;
+    let mut program = std::process::Command::new(workspace.program(name));
+    program.args(arguments).current_dir(&workspace.root);
+    run(program)
+}

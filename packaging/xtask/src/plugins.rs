@@ -1,0 +1,79 @@
+//! Builds every plugin under `plugins/` for wasm and encodes each as a component: `target/plugins/NAME.wasm`.
+//!
+//! A first-party plugin imports `holdfast:engine` and nothing else; one that does is refused here, before it reaches a sandbox.
+//! An unchanged component is not written again, so that the binary that embeds it is not rebuilt.
+
+use std::fs;
+use std::path::Path;
+
+use wit_component::{ComponentEncoder, DecodedWasm};
+
+use crate::workspace::{Result, Workspace, run};
+
+const TARGET: &str = "wasm32-unknown-unknown";
+
+/// The only package whose interfaces our plugins may import.
+const ALLOWED: &str = "holdfast:engine/";
+
+/// Builds and encodes all plugins.
+pub fn build(workspace: &Workspace) -> Result<()> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(workspace.root.join("plugins"))? {
+        let entry = entry?;
+        if entry.path().join("Cargo.toml").is_file() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+
+    let packages: Vec<String> = names
+        .iter()
+        .map(|name| format!("--package=holdfast-plugin-{name}"))
+        .collect();
+    let mut arguments = vec!["build", "--release", "--lib", "--target", TARGET];
+    arguments.extend(packages.iter().map(String::as_str));
+    run(workspace.cargo(&arguments))?;
+
+    fs::create_dir_all(workspace.plugins())?;
+    for name in names {
+        let module = workspace
+            .target
+            .join(TARGET)
+            .join("release")
+            .join(format!("holdfast_plugin_{name}.wasm"));
+        let component =
+            encode(&fs::read(&module)?).map_err(|error| format!("plugin {name}: {error}"))?;
+        write_if_changed(
+            &workspace.plugins().join(format!("{name}.wasm")),
+            &component,
+        )?;
+    }
+    Ok(())
+}
+
+fn encode(module: &[u8]) -> Result<Vec<u8>> {
+    let component = ComponentEncoder::default()
+        .module(module)?
+        .validate(true)
+        .encode()?;
+    let DecodedWasm::Component(resolve, world) = wit_component::decode(&component)? else {
+        return Err("it is encoded as a WIT package, not as a component".into());
+    };
+    for key in resolve.worlds[world].imports.keys() {
+        let import = resolve.name_world_key(key);
+        if !import.starts_with(ALLOWED) {
+            return Err(format!("it imports {import}; only {ALLOWED}* is allowed").into());
+        }
+    }
+    Ok(component)
+}
+
+fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
+    if fs::read(path).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    let temporary = path.with_extension("new");
+    fs::write(&temporary, bytes)?;
+    fs::rename(temporary, path)?;
+    Ok(())
+}

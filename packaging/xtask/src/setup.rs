@@ -1,0 +1,91 @@
+//! What a fresh Debian machine lacks: the wasm target, a C compiler, PostgreSQL. Looks first, installs only what is missing, and is
+//! silent when nothing is. It never touches a PostgreSQL cluster that exists, and makes none.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::workspace::{Result, on_path, output, run};
+
+const WASM_TARGET: &str = "wasm32-unknown-unknown";
+
+/// Keeps the `postgresql` package from creating and starting a cluster of its own while it is being installed.
+const NO_MAIN_CLUSTER: &str = "/etc/postgresql-common/createcluster.d/holdfast-setup.conf";
+
+/// What building, testing and the demo need.
+pub fn all() -> Result<()> {
+    toolchain()?;
+    let packages: Vec<&str> = [
+        (postgresql_is_here(), "postgresql"),
+        (on_path("pg_createcluster"), "postgresql-common"),
+        (on_path("setpriv"), "util-linux"),
+    ]
+    .into_iter()
+    .filter_map(|(here, package)| (!here).then_some(package))
+    .collect();
+    install(&packages)
+}
+
+/// What building needs.
+pub fn toolchain() -> Result<()> {
+    let libraries =
+        output(Command::new("rustc").args(["--print", "target-libdir", "--target", WASM_TARGET]))?;
+    if !Path::new(libraries.trim()).is_dir() {
+        let mut command = Command::new("rustup");
+        command.args(["target", "add", WASM_TARGET]);
+        run(command)?;
+    }
+    // SQLite and zstd are compiled from C; their headers come with the C library's.
+    if on_path("cc") && Path::new("/usr/include/stdio.h").exists() {
+        Ok(())
+    } else {
+        install(&["gcc", "libc6-dev"])
+    }
+}
+
+/// A server and pgbench, of any major version.
+fn postgresql_is_here() -> bool {
+    let versions = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
+    versions
+        .map(|version| version.path().join("bin"))
+        .any(|bin| {
+            ["postgres", "pgbench", "psql"]
+                .iter()
+                .all(|name| bin.join(name).is_file())
+        })
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    eprintln!("installing {}", packages.join(" "));
+    run(as_root("apt-get", &["update", "--quiet"]))?;
+    let guard = packages.contains(&"postgresql");
+    if guard {
+        let write = format!(
+            "mkdir -p \"$(dirname {NO_MAIN_CLUSTER})\" && echo 'create_main_cluster = false' > {NO_MAIN_CLUSTER}"
+        );
+        run(as_root("sh", &["-c", &write]))?;
+    }
+    let mut arguments = vec!["install", "--quiet", "--yes", "--no-install-recommends"];
+    arguments.extend(packages);
+    let installed = run(as_root("apt-get", &arguments));
+    if guard {
+        run(as_root("rm", &["-f", NO_MAIN_CLUSTER]))?;
+    }
+    installed
+}
+
+/// A command with root's rights: as it is when we are root, else through sudo.
+fn as_root(program: &str, arguments: &[&str]) -> Command {
+    let root = output(Command::new("id").arg("-u")).is_ok_and(|uid| uid.trim() == "0");
+    // `env` hands the variable through sudo, which drops the environment.
+    let words = ["env", "DEBIAN_FRONTEND=noninteractive", program];
+    let mut command = Command::new(if root { words[0] } else { "sudo" });
+    command.args(&words[usize::from(root)..]).args(arguments);
+    command
+}

@@ -1,0 +1,74 @@
+//! Makes the fixture of this version anew: a data directory with its repository, and the recovery kit that opens it.
+//!
+//! Run by hand, once a version, as `cargo xtask golden`; the scenarios in `golden.rs` hold later versions to what it wrote.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use holdfast_tests::appliance::Appliance;
+use holdfast_tests::cluster::Cluster;
+use holdfast_tests::golden::{DATA, INSTANCE, KIT, ROWS, TABLE};
+use holdfast_tests::{PASSWORD, ROLE, Result, Workdir, ensure};
+
+fn main() -> ExitCode {
+    match make() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("the fixture was not made: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn make() -> Result {
+    let workdir = Workdir::new("golden")?;
+    // Small segments, and a log that is full of zeros: the fixture lives in the source tree.
+    let cluster = Cluster::create(
+        &workdir.join("postgres"),
+        &[("wal_init_zero", "on"), ("max_wal_size", "32MB")],
+    )?;
+    cluster.create_backup_role(ROLE, PASSWORD)?;
+    cluster.sql(
+        "postgres",
+        &format!("CREATE TABLE {TABLE} AS {ROWS}; CHECKPOINT"),
+    )?;
+
+    let made = workdir.join("made");
+    fs::create_dir(&made)?;
+    let mut appliance = Appliance::on(&made.join(DATA));
+    appliance.start()?;
+    appliance.make_recovery_kit(&made.join(KIT))?;
+    appliance
+        .add_instance(INSTANCE, &cluster, &workdir, &[])?
+        .done()?;
+    appliance.back_up(INSTANCE, "primary")?;
+    appliance.back_up(INSTANCE, "primary")?;
+    appliance.stop()?;
+    // The log and the compiled plugins are this machine's, not the version's.
+    fs::remove_file(appliance.log())?;
+    let cache = made.join(DATA).join("cache");
+    if cache.exists() {
+        fs::remove_dir_all(cache)?;
+    }
+
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fixtures")
+        .join(env!("CARGO_PKG_VERSION"));
+    ensure(!fixture.exists(), || {
+        format!(
+            "{} exists; a version's fixture is never made twice",
+            fixture.display()
+        )
+    })?;
+    fs::create_dir_all(&fixture)?;
+    let copied = Command::new("cp")
+        .args(["--recursive", "--preserve=mode"])
+        .arg(made.join("."))
+        .arg(&fixture)
+        .status()?
+        .success();
+    ensure(copied, || {
+        format!("{} could not be written", fixture.display())
+    })
+}

@@ -1,0 +1,14 @@
+//! What Holdfast promises, tried from outside on real servers. Each module is a promise; each test says in its name what holds.
+//!
+//! Nothing here measures time. What cannot run on this machine says so on standard error, whether or not output is captured.
+
+mod boundaries;
+mod clear_errors;
+mod golden;
+mod kills;
+mod memory;
+mod offsite;
+mod round_trip;
+mod secrecy;
+mod setting;
+mod tls;

@@ -1,0 +1,98 @@
+//! One site may burn: what is off site, and the recovery kit, are enough.
+
+use std::fs;
+
+use holdfast_tests::appliance::Appliance;
+use holdfast_tests::content::Content;
+use holdfast_tests::{Result, ensure};
+
+use crate::setting::{INSTANCE, Setting};
+
+#[test]
+fn restores_from_offsite_alone() -> Result {
+    let mut setting = Setting::new("offsite")?;
+    setting.protect()?;
+    let content = Content::of(&setting.cluster)?;
+    let backup = setting.appliance.back_up(INSTANCE, "offsite")?;
+    ensure(backup["status"]["protection"] == "two-sites", || {
+        format!("not protected: {backup}")
+    })?;
+
+    setting.appliance.kill()?;
+    fs::remove_dir_all(setting.appliance.data())?;
+
+    setting.appliance = Appliance::on(&setting.workdir.join("reborn")).with_access_to_vault();
+    setting.appliance.recover(&setting.s3, &setting.kit())?;
+    setting.appliance.start()?;
+
+    // Until it is told to take over, the reborn appliance reads, and changes nothing.
+    let backups = setting.appliance.list(&["backup", "list", INSTANCE])?;
+    ensure(
+        backups.len() == 1 && backups[0]["uid"] == backup["uid"],
+        || format!("not the backup that was made: {backups:?}"),
+    )?;
+    setting
+        .appliance
+        .run(["backup", "create", INSTANCE, "--wait"])?
+        .refused(&["takeover"])?;
+
+    setting.appliance.take_over()?;
+    let to = setting.workdir.join("restored");
+    setting
+        .appliance
+        .restore(&format!("{INSTANCE}/latest"), &to, &[], &["--wait"])?
+        .done()?;
+    setting.must_hold(&to, &content)?;
+
+    // The instance's password came back with the catalog.
+    let third = setting.appliance.back_up(INSTANCE, "all")?;
+    ensure(third["uid"] != backup["uid"], || {
+        "no new backup was made".into()
+    })?;
+    setting.appliance.verify(&format!("{INSTANCE}/latest"))?;
+    ensure(
+        setting.appliance.list(&["backup", "list", INSTANCE])?.len() == 2,
+        || "there are not two backups".into(),
+    )
+}
+
+#[test]
+fn restores_from_offsite_without_any_appliance() -> Result {
+    let mut setting = Setting::new("offline")?;
+    setting.protect()?;
+    let content = Content::of(&setting.cluster)?;
+    setting.appliance.back_up(INSTANCE, "offsite")?;
+    setting.appliance.kill()?;
+    fs::remove_dir_all(setting.appliance.data())?;
+
+    let nobody = Appliance::on(&setting.workdir.join("nobody")).with_access_to_vault();
+    let (to, url, kit) = (
+        setting.workdir.join("restored"),
+        setting.s3.url("backups"),
+        setting.kit(),
+    );
+    let more = ["--from", &url, "--identity", &kit.display().to_string()];
+    nobody
+        .restore(&format!("{INSTANCE}/latest"), &to, &[], &more)?
+        .done()?;
+    setting.must_hold(&to, &content)
+}
+
+#[test]
+fn a_vault_that_was_away_catches_up_by_itself() -> Result {
+    let mut setting = Setting::new("catch-up")?;
+    setting.protect()?;
+    setting.s3.pause()?;
+    let backup = setting.appliance.back_up(INSTANCE, "primary")?;
+    ensure(backup["status"]["protection"] != "two-sites", || {
+        format!("protected by a site that is away: {backup}")
+    })?;
+
+    setting.s3.resume()?;
+    setting.s3.be_unavailable(3)?;
+    setting.appliance.run(["target", "sync", "vault"])?.done()?;
+    setting.wait_for_protection()?;
+    ensure(setting.s3.unavailable_left() == 0, || {
+        "the faults were never met".into()
+    })
+}

@@ -1,0 +1,89 @@
+//! The setting of most scenarios: a small cluster, an S3 service, an appliance with its primary at site `here`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use holdfast_tests::appliance::Appliance;
+use holdfast_tests::cluster::Cluster;
+use holdfast_tests::content::Content;
+use holdfast_tests::s3::S3Server;
+use holdfast_tests::{PASSWORD, ROLE, Result, Workdir};
+
+/// Name of the protected instance.
+pub const INSTANCE: &str = "acme/shop/pg";
+
+/// What a scenario plays in. Servers come before the directory that they work in: they end first.
+pub struct Setting {
+    pub cluster: Cluster,
+    pub s3: S3Server,
+    pub appliance: Appliance,
+    pub workdir: Workdir,
+}
+
+impl Setting {
+    /// A cluster with a little data and the backup role, an S3 service, and an appliance that runs.
+    pub fn new(name: &str) -> Result<Self> {
+        Self::with_primary(name, None)
+    }
+
+    /// The same with the primary target at this URL.
+    pub fn with_primary(name: &str, url: Option<&str>) -> Result<Self> {
+        let workdir = Workdir::new(name)?;
+        let cluster = small_cluster(&workdir.join("postgres"))?;
+        let s3 = S3Server::start(&workdir.join("there"))?;
+        let mut appliance = Appliance::on(&workdir.join("appliance"));
+        appliance.configure("here", url)?;
+        appliance.start()?;
+        Ok(Self {
+            cluster,
+            s3,
+            appliance,
+            workdir,
+        })
+    }
+
+    /// Registers the cluster, adds the S3 service as target `vault` and makes a recovery kit.
+    pub fn protect(&self) -> Result {
+        self.appliance.make_recovery_kit(&self.kit())?;
+        self.appliance.add_vault(&self.s3, &self.workdir)?;
+        self.register()
+    }
+
+    /// Registers the cluster.
+    pub fn register(&self) -> Result {
+        self.appliance
+            .add_instance(INSTANCE, &self.cluster, &self.workdir, &[])?
+            .done()
+            .map(drop)
+    }
+
+    /// Where [`protect`](Self::protect) puts the recovery kit: outside the data directory.
+    pub fn kit(&self) -> PathBuf {
+        self.workdir.join("alice.key")
+    }
+
+    /// Starts PostgreSQL on a restored directory and fails unless it holds this content.
+    pub fn must_hold(&self, restored: &Path, content: &Content) -> Result {
+        let name = restored.file_name().unwrap_or_default().to_string_lossy();
+        let mut copy = Cluster::restored(&self.workdir.join(&format!("{name}-server")), restored)?;
+        copy.start()?;
+        content.must_equal(&Content::of(&copy)?)?;
+        copy.stop()
+    }
+}
+
+/// A cluster with the backup role and a few rows.
+pub fn small_cluster(root: &Path) -> Result<Cluster> {
+    let cluster = Cluster::create(root, &[])?;
+    cluster.create_backup_role(ROLE, PASSWORD)?;
+    cluster.sql(
+        "postgres",
+        "CREATE TABLE goods AS SELECT n, md5(n::text) AS label FROM generate_series(1, 20000) n",
+    )?;
+    Ok(cluster)
+}
+
+/// Says that something could not be tried here, past the harness's capture of output.
+pub fn skipped(what: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {what}: {why}");
+}
