@@ -1,0 +1,378 @@
+//! Table `backups`: what is kept, is being made, or could not be made. How a backup changes is in `lifecycle.rs`.
+//!
+//! An instance has at most one Pending backup, and a name belongs to one backup of it.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, Row, named_params, params};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Fault;
+use crate::page::{Moment, rows_to_read};
+use crate::rows::{
+    Columns, all, insert, integer, json, one, optional_json, put, read_count, read_json,
+    read_optional_json, read_word,
+};
+use crate::{
+    BackupState, Catalog, Error, IdempotencyKey, JobRow, NewJob, Page, Scope, idempotency, jobs,
+};
+
+/// A backup.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackupRow {
+    /// 32 hexadecimal digits.
+    pub uid: String,
+    /// Of what it is.
+    pub instance_uid: String,
+    /// First part of the instance's name.
+    pub organization: String,
+    /// Second part of the instance's name.
+    pub project: String,
+    /// Last part of the instance's name.
+    pub instance: String,
+    /// Unique within its instance.
+    pub name: String,
+    /// What people wrote about it.
+    pub description: Option<String>,
+    /// The way it is made.
+    pub method: String,
+    /// `full`, `incremental`, `log`.
+    pub backup_type: String,
+    /// `name@version`.
+    pub plugin: String,
+    /// Digest of the plugin's component (hexadecimal).
+    pub component: String,
+    /// The database product.
+    pub engine: String,
+    /// Where its instance runs.
+    pub site: String,
+    /// What people attached to it.
+    pub labels: BTreeMap<String, String>,
+    /// Its state.
+    pub state: BackupState,
+    /// What is being done while it is Pending.
+    pub phase: String,
+    /// Why it failed.
+    pub reason: Option<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// Milliseconds since 1970.
+    pub created_ms: i64,
+    /// When its first attempt began.
+    pub started_ms: Option<i64>,
+    /// When it reached its final state.
+    pub finished_ms: Option<i64>,
+    /// Entries, directories included.
+    pub entries: u64,
+    /// Bytes that the engine sent.
+    pub logical_bytes: u64,
+    /// Bytes that it added to the primary, sealed.
+    pub stored_bytes: u64,
+    /// What its reader should know.
+    pub warnings: Vec<String>,
+    /// The newest proof that it can be restored.
+    pub verified: Option<serde_json::Value>,
+    /// The plugin's inventory (JSON).
+    pub document: Option<String>,
+    /// Uid of the backup it builds on.
+    pub parent: Option<String>,
+    /// The job that makes or made it.
+    pub job_id: Option<String>,
+    /// Milliseconds since 1970.
+    pub updated_ms: i64,
+    /// Grows with each change.
+    pub resource_version: u64,
+}
+
+impl BackupRow {
+    /// `organization/project/instance/name`.
+    pub fn full_name(&self) -> String {
+        format!(
+            "{}/{}/{}/{}",
+            self.organization, self.project, self.instance, self.name
+        )
+    }
+}
+
+/// What [`Catalog::insert_backup_with_job`] did.
+#[derive(Clone, Debug, PartialEq)]
+pub enum InsertedBackup {
+    /// Both were recorded.
+    New {
+        /// The backup as recorded.
+        backup: Box<BackupRow>,
+        /// Its job as recorded.
+        job: Box<JobRow>,
+    },
+    /// The same request came before; nothing was recorded.
+    Repeated {
+        /// Uid of the backup that was made then; it may have been deleted since.
+        backup_uid: String,
+    },
+}
+
+/// Totals of a backup that succeeded.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BackupSuccess {
+    /// Entries, directories included.
+    pub entries: u64,
+    /// Bytes that the engine sent.
+    pub logical_bytes: u64,
+    /// Bytes that it added to the primary, sealed.
+    pub stored_bytes: u64,
+    /// What its reader should know.
+    pub warnings: Vec<String>,
+    /// The plugin's inventory (JSON).
+    pub document: Option<String>,
+}
+
+impl Catalog {
+    /// Records a Pending backup and the job that makes it, together with the key of the request: all or nothing.
+    ///
+    /// Refused: [`Error::KeyReused`], [`Error::BackupRunning`], [`Error::NameTaken`].
+    pub async fn insert_backup_with_job(
+        &self,
+        backup: BackupRow,
+        job: NewJob,
+        key: Option<IdempotencyKey>,
+    ) -> Result<InsertedBackup, Error> {
+        self.write("recording a backup and its job", move |db| {
+            if let Some(key) = &key
+                && let Some(backup_uid) = idempotency::answered(db, key)?
+            {
+                return Ok(InsertedBackup::Repeated { backup_uid });
+            }
+            let now_ms = backup.created_ms;
+            let backup = BackupRow {
+                state: BackupState::Pending,
+                job_id: Some(job.id.clone()),
+                updated_ms: now_ms,
+                resource_version: 1,
+                ..backup
+            };
+            check_free(db, &backup)?;
+            insert(db, "backups", columns(&backup)?)?;
+            let job = jobs::enqueue(db, job, now_ms)?;
+            if let Some(key) = &key {
+                idempotency::record(db, key, &backup.uid, now_ms)?;
+            }
+            Ok(InsertedBackup::New {
+                backup: Box::new(backup),
+                job: Box::new(job),
+            })
+        })
+        .await
+    }
+
+    /// The backup of this uid.
+    pub async fn backup_by_uid(&self, uid: &str) -> Result<Option<BackupRow>, Error> {
+        let uid = uid.to_owned();
+        self.read("reading a backup", move |db| by_uid(db, &uid))
+            .await
+    }
+
+    /// The backup of this name, in whatever state.
+    pub async fn backup_by_name(
+        &self,
+        instance_uid: &str,
+        name: &str,
+    ) -> Result<Option<BackupRow>, Error> {
+        let [instance_uid, name] = [instance_uid, name].map(str::to_owned);
+        self.read("reading a backup", move |db| {
+            by_name(db, &instance_uid, &name)
+        })
+        .await
+    }
+
+    /// The newest backup of an instance that succeeded.
+    pub async fn latest_usable(&self, instance_uid: &str) -> Result<Option<BackupRow>, Error> {
+        let instance_uid = instance_uid.to_owned();
+        let query = "SELECT * FROM backups WHERE instance_uid = ?1 AND state = 'Succeeded' ORDER BY created_ms DESC, uid DESC LIMIT 1";
+        self.read("reading the latest backup", move |db| {
+            one(db, query, params![instance_uid], from_row)
+        })
+        .await
+    }
+
+    /// Backups, newest first.
+    pub async fn list_backups(
+        &self,
+        scope: Scope,
+        state: Option<BackupState>,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Page<BackupRow>, Error> {
+        let after = after.map(str::to_owned);
+        self.read("listing backups", move |db| {
+            let after = Moment::parse(after.as_deref())?;
+            let rows = all(
+                db,
+                "SELECT * FROM backups
+                 WHERE (created_ms, uid) < (:after_ms, :after_uid)
+                   AND (:organization IS NULL OR organization = :organization)
+                   AND (:project IS NULL OR project = :project) AND (:instance IS NULL OR instance = :instance)
+                   AND (:state IS NULL OR state = :state)
+                 ORDER BY created_ms DESC, uid DESC LIMIT :rows",
+                named_params! {
+                    ":after_ms": after.ms, ":after_uid": after.id,
+                    ":organization": scope.organization, ":project": scope.project, ":instance": scope.instance,
+                    ":state": state.map(BackupState::as_str), ":rows": rows_to_read(limit),
+                },
+                from_row,
+            )?;
+            Ok(Page::of(rows, limit, |row| Moment::cursor(row.created_ms, &row.uid)))
+        })
+        .await
+    }
+
+    /// Inserts or replaces a backup as it is given, for rebuilding a catalog. Refused: [`Error::BackupRunning`], [`Error::NameTaken`]
+    /// if another backup is in its way.
+    pub async fn upsert_backup(&self, row: BackupRow) -> Result<(), Error> {
+        self.write("recording a backup", move |db| {
+            check_free(db, &row)?;
+            store(db, &row)
+        })
+        .await
+    }
+}
+
+/// Refuses a second Pending backup of the instance, and a second backup of the name.
+fn check_free(db: &Connection, row: &BackupRow) -> Result<(), Fault> {
+    if row.state == BackupState::Pending
+        && let Some(running) =
+            pending_of(db, &row.instance_uid)?.filter(|other| other.uid != row.uid)
+    {
+        return Err(Error::BackupRunning {
+            uid: running.uid,
+            name: running.name,
+        }
+        .into());
+    }
+    match by_name(db, &row.instance_uid, &row.name)? {
+        Some(other) if other.uid != row.uid => Err(Error::NameTaken { name: other.name }.into()),
+        _ => Ok(()),
+    }
+}
+
+fn pending_of(db: &Connection, instance_uid: &str) -> Result<Option<BackupRow>, Fault> {
+    one(
+        db,
+        "SELECT * FROM backups WHERE instance_uid = ?1 AND state = 'Pending'",
+        params![instance_uid],
+        from_row,
+    )
+}
+
+pub(crate) fn by_uid(db: &Connection, uid: &str) -> Result<Option<BackupRow>, Fault> {
+    one(
+        db,
+        "SELECT * FROM backups WHERE uid = ?1",
+        params![uid],
+        from_row,
+    )
+}
+
+fn by_name(db: &Connection, instance_uid: &str, name: &str) -> Result<Option<BackupRow>, Fault> {
+    one(
+        db,
+        "SELECT * FROM backups WHERE instance_uid = ?1 AND name = ?2",
+        params![instance_uid, name],
+        from_row,
+    )
+}
+
+/// The backup that a job was to make, if it still is Pending.
+pub(crate) fn pending_of_job(db: &Connection, job_id: &str) -> Result<Option<BackupRow>, Fault> {
+    one(
+        db,
+        "SELECT * FROM backups WHERE job_id = ?1 AND state = 'Pending'",
+        params![job_id],
+        from_row,
+    )
+}
+
+/// All backups but the unfinished ones.
+pub(crate) fn every_finished(db: &Connection) -> Result<Vec<BackupRow>, Fault> {
+    all(
+        db,
+        "SELECT * FROM backups WHERE state <> 'Pending' ORDER BY uid",
+        [],
+        from_row,
+    )
+}
+
+pub(crate) fn store(db: &Connection, row: &BackupRow) -> Result<(), Fault> {
+    put(db, "backups", "uid", columns(row)?)
+}
+
+fn columns(row: &BackupRow) -> Result<Columns, Fault> {
+    Ok(vec![
+        ("uid", row.uid.clone().into()),
+        ("instance_uid", row.instance_uid.clone().into()),
+        ("organization", row.organization.clone().into()),
+        ("project", row.project.clone().into()),
+        ("instance", row.instance.clone().into()),
+        ("name", row.name.clone().into()),
+        ("description", row.description.clone().into()),
+        ("method", row.method.clone().into()),
+        ("backup_type", row.backup_type.clone().into()),
+        ("plugin", row.plugin.clone().into()),
+        ("component", row.component.clone().into()),
+        ("engine", row.engine.clone().into()),
+        ("site", row.site.clone().into()),
+        ("labels", json(&row.labels)?),
+        ("state", row.state.to_string().into()),
+        ("phase", row.phase.clone().into()),
+        ("reason", row.reason.clone().into()),
+        ("hint", row.hint.clone().into()),
+        ("created_ms", row.created_ms.into()),
+        ("started_ms", row.started_ms.into()),
+        ("finished_ms", row.finished_ms.into()),
+        ("entries", integer(row.entries)),
+        ("logical_bytes", integer(row.logical_bytes)),
+        ("stored_bytes", integer(row.stored_bytes)),
+        ("warnings", json(&row.warnings)?),
+        ("verified", optional_json(row.verified.as_ref())?),
+        ("document", row.document.clone().into()),
+        ("parent", row.parent.clone().into()),
+        ("job_id", row.job_id.clone().into()),
+        ("updated_ms", row.updated_ms.into()),
+        ("resource_version", integer(row.resource_version)),
+    ])
+}
+
+pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<BackupRow> {
+    Ok(BackupRow {
+        uid: row.get("uid")?,
+        instance_uid: row.get("instance_uid")?,
+        organization: row.get("organization")?,
+        project: row.get("project")?,
+        instance: row.get("instance")?,
+        name: row.get("name")?,
+        description: row.get("description")?,
+        method: row.get("method")?,
+        backup_type: row.get("backup_type")?,
+        plugin: row.get("plugin")?,
+        component: row.get("component")?,
+        engine: row.get("engine")?,
+        site: row.get("site")?,
+        labels: read_json(row, "labels")?,
+        state: read_word(row, "state")?,
+        phase: row.get("phase")?,
+        reason: row.get("reason")?,
+        hint: row.get("hint")?,
+        created_ms: row.get("created_ms")?,
+        started_ms: row.get("started_ms")?,
+        finished_ms: row.get("finished_ms")?,
+        entries: read_count(row, "entries")?,
+        logical_bytes: read_count(row, "logical_bytes")?,
+        stored_bytes: read_count(row, "stored_bytes")?,
+        warnings: read_json(row, "warnings")?,
+        verified: read_optional_json(row, "verified")?,
+        document: row.get("document")?,
+        parent: row.get("parent")?,
+        job_id: row.get("job_id")?,
+        updated_ms: row.get("updated_ms")?,
+        resource_version: read_count(row, "resource_version")?,
+    })
+}

@@ -1,0 +1,150 @@
+//! Table `copies`: how far a backup is at each target. No row means that nothing was tried yet.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, Row, params};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Fault;
+use crate::rows::{Columns, all, integer, json, put, read_count, read_word};
+use crate::{BackupRow, Catalog, CopyState, Error, backups};
+
+/// A backup's copy at a target.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CopyRow {
+    /// Of which backup.
+    pub backup_uid: String,
+    /// At which target.
+    pub target_uid: String,
+    /// How far it is.
+    pub state: CopyState,
+    /// When it became Durable.
+    pub durable_ms: Option<i64>,
+    /// Why the last attempt failed, if it did.
+    pub reason: Option<String>,
+    /// Bytes that the copy moved.
+    pub copied_bytes: u64,
+}
+
+/// How a target stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TargetCounts {
+    /// Backups that succeeded and are durable there.
+    pub durable: u64,
+    /// Backups that succeeded and are not there yet.
+    pub behind: u64,
+}
+
+impl Catalog {
+    /// All copies of these backups, by backup's uid.
+    pub async fn copies_of(
+        &self,
+        backup_uids: &[String],
+    ) -> Result<BTreeMap<String, Vec<CopyRow>>, Error> {
+        let backup_uids = backup_uids.to_vec();
+        self.read("reading copies", move |db| {
+            let query = "SELECT * FROM copies WHERE backup_uid IN (SELECT value FROM json_each(?1)) ORDER BY backup_uid, target_uid";
+            let mut copies = BTreeMap::<_, Vec<_>>::new();
+            for copy in all(db, query, params![json(&backup_uids)?], from_row)? {
+                copies.entry(copy.backup_uid.clone()).or_default().push(copy);
+            }
+            Ok(copies)
+        })
+        .await
+    }
+
+    /// Records how far a copy is. Refused: [`Error::NotFound`] if there is no such backup or target.
+    pub async fn set_copy(&self, row: CopyRow) -> Result<(), Error> {
+        self.write("recording a copy", move |db| {
+            if backups::by_uid(db, &row.backup_uid)?.is_none() {
+                return Err(Error::NotFound {
+                    what: "backup",
+                    id: row.backup_uid,
+                }
+                .into());
+            }
+            if crate::targets::by_uid(db, &row.target_uid)?.is_none() {
+                return Err(Error::NotFound {
+                    what: "target",
+                    id: row.target_uid,
+                }
+                .into());
+            }
+            store(db, &row)
+        })
+        .await
+    }
+
+    /// Backups that succeeded and are not durable at a target, in the order to copy them: the newest of each instance, then the others,
+    /// newer before older.
+    pub async fn backups_missing_at(
+        &self,
+        target_uid: &str,
+        limit: u32,
+    ) -> Result<Vec<BackupRow>, Error> {
+        let target_uid = target_uid.to_owned();
+        self.read("reading what a target lacks", move |db| {
+            let query = "
+                SELECT * FROM (
+                    SELECT *, row_number() OVER (PARTITION BY instance_uid ORDER BY created_ms DESC, uid DESC) AS age
+                    FROM backups WHERE state = 'Succeeded'
+                ) AS backup
+                WHERE NOT EXISTS (SELECT 1 FROM copies WHERE backup_uid = backup.uid AND target_uid = ?1 AND state = 'Durable')
+                ORDER BY age > 1, created_ms DESC, uid DESC LIMIT ?2";
+            all(db, query, params![target_uid, limit], backups::from_row)
+        })
+        .await
+    }
+
+    /// How each live target stands, by its uid.
+    pub async fn target_counts(&self) -> Result<BTreeMap<String, TargetCounts>, Error> {
+        self.read("counting copies", |db| {
+            let query = "
+                SELECT targets.uid AS uid, count(copies.backup_uid) AS durable,
+                       (SELECT count(*) FROM backups WHERE state = 'Succeeded') AS succeeded
+                FROM targets LEFT JOIN copies ON target_uid = targets.uid AND state = 'Durable'
+                     AND EXISTS (SELECT 1 FROM backups WHERE backups.uid = backup_uid AND backups.state = 'Succeeded')
+                WHERE removed_ms IS NULL GROUP BY targets.uid";
+            let counts = |row: &Row<'_>| {
+                let durable = read_count(row, "durable")?;
+                let behind = read_count(row, "succeeded")?.saturating_sub(durable);
+                Ok((row.get("uid")?, TargetCounts { durable, behind }))
+            };
+            Ok(all(db, query, [], counts)?.into_iter().collect())
+        })
+        .await
+    }
+}
+
+/// All copies of finished backups.
+pub(crate) fn every_finished(db: &Connection) -> Result<Vec<CopyRow>, Fault> {
+    let query = "SELECT copies.* FROM copies JOIN backups ON uid = backup_uid WHERE backups.state <> 'Pending'
+                 ORDER BY backup_uid, target_uid";
+    all(db, query, [], from_row)
+}
+
+pub(crate) fn store(db: &Connection, row: &CopyRow) -> Result<(), Fault> {
+    put(db, "copies", "backup_uid, target_uid", columns(row))
+}
+
+fn columns(row: &CopyRow) -> Columns {
+    vec![
+        ("backup_uid", row.backup_uid.clone().into()),
+        ("target_uid", row.target_uid.clone().into()),
+        ("state", row.state.to_string().into()),
+        ("durable_ms", row.durable_ms.into()),
+        ("reason", row.reason.clone().into()),
+        ("copied_bytes", integer(row.copied_bytes)),
+    ]
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<CopyRow> {
+    Ok(CopyRow {
+        backup_uid: row.get("backup_uid")?,
+        target_uid: row.get("target_uid")?,
+        state: read_word(row, "state")?,
+        durable_ms: row.get("durable_ms")?,
+        reason: row.get("reason")?,
+        copied_bytes: read_count(row, "copied_bytes")?,
+    })
+}

@@ -1,0 +1,83 @@
+//! Table `meta`: the few facts about this appliance as a whole, by key.
+
+use rusqlite::{Connection, params};
+
+use crate::error::Fault;
+use crate::rows::{insert, one, put};
+use crate::{Catalog, Error};
+
+impl Catalog {
+    /// The value of a key.
+    pub async fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        let key = key.to_owned();
+        self.read("reading a fact of the appliance", move |db| get(db, &key))
+            .await
+    }
+
+    /// Sets the value of a key.
+    pub async fn set_meta(&self, key: &str, value: &[u8]) -> Result<(), Error> {
+        let (key, value) = (key.to_owned(), value.to_owned());
+        self.write("recording a fact of the appliance", move |db| {
+            put(
+                db,
+                "meta",
+                "key",
+                vec![("key", key.into()), ("value", value.into())],
+            )
+        })
+        .await
+    }
+
+    /// Sets the value of a key unless it has one; returns the value it has then.
+    pub async fn meta_or_insert(&self, key: &str, value: &[u8]) -> Result<Vec<u8>, Error> {
+        let (key, value) = (key.to_owned(), value.to_owned());
+        self.write("recording a fact of the appliance", move |db| {
+            if let Some(found) = get(db, &key)? {
+                return Ok(found);
+            }
+            insert(
+                db,
+                "meta",
+                vec![("key", key.into()), ("value", value.clone().into())],
+            )?;
+            Ok(value)
+        })
+        .await
+    }
+}
+
+pub(crate) fn get(db: &Connection, key: &str) -> Result<Option<Vec<u8>>, Fault> {
+    one(
+        db,
+        "SELECT value FROM meta WHERE key = ?1",
+        params![key],
+        |row| row.get("value"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fixtures::Fixture;
+
+    #[tokio::test]
+    async fn a_fact_is_set_replaced_and_kept() {
+        let catalog = Fixture::new().await;
+        assert_eq!(catalog.meta("mode").await.unwrap(), None);
+        catalog.set_meta("mode", b"recovered").await.unwrap();
+        catalog.set_meta("mode", b"ready").await.unwrap();
+        assert_eq!(
+            catalog.meta("mode").await.unwrap().as_deref(),
+            Some(&b"ready"[..])
+        );
+        assert_eq!(
+            catalog.meta_or_insert("mode", b"other").await.unwrap(),
+            b"ready"
+        );
+        assert_eq!(catalog.meta_or_insert("writer", b"w").await.unwrap(), b"w");
+        let catalog = catalog.reopen().await;
+        assert_eq!(
+            catalog.meta("writer").await.unwrap().as_deref(),
+            Some(&b"w"[..])
+        );
+    }
+}

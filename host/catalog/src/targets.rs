@@ -1,0 +1,265 @@
+//! Table `targets`: the places that hold backups. At most one live primary; a removed target's row stays, its name is free again.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, Row, params};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Fault;
+use crate::rows::{
+    Columns, all, hex_values, insert, integer, json, one, put, read_count, read_json, read_sealed,
+    read_word, sealed,
+};
+use crate::{Catalog, Error, TargetRole};
+
+/// A place that holds backups.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TargetRow {
+    /// 32 hexadecimal digits.
+    pub uid: String,
+    /// Unique among live targets.
+    pub name: String,
+    /// Whether backups are made there or copied there.
+    pub role: TargetRole,
+    /// Without any secret.
+    pub url: String,
+    /// Where it is.
+    pub site: String,
+    /// Open settings.
+    pub settings: BTreeMap<String, String>,
+    /// Credentials; sealed.
+    #[serde(with = "hex_values")]
+    pub secrets: BTreeMap<String, Vec<u8>>,
+    /// Whether its store can put an object only if it is absent.
+    pub conditional_writes: bool,
+    /// What failed there last, until it works again.
+    pub last_error: Option<String>,
+    /// The newest heads seen there (JSON): older ones later mean that the store was rolled back.
+    pub newest_heads: String,
+    /// Milliseconds since 1970.
+    pub created_ms: i64,
+    /// Milliseconds since 1970.
+    pub updated_ms: i64,
+    /// Grows with each change.
+    pub resource_version: u64,
+    /// When it was removed.
+    pub removed_ms: Option<i64>,
+}
+
+impl Catalog {
+    /// Adds a target and returns it as recorded. Refused: [`Error::TargetExists`], [`Error::PrimaryExists`].
+    pub async fn insert_target(&self, row: TargetRow) -> Result<TargetRow, Error> {
+        self.write("recording a target", move |db| {
+            let row = TargetRow {
+                updated_ms: row.created_ms,
+                resource_version: 1,
+                removed_ms: None,
+                ..row
+            };
+            check_unique(db, &row)?;
+            insert(db, "targets", columns(&row)?)?;
+            Ok(row)
+        })
+        .await
+    }
+
+    /// The live target of this name.
+    pub async fn target_by_name(&self, name: &str) -> Result<Option<TargetRow>, Error> {
+        let name = name.to_owned();
+        self.read("reading a target", move |db| by_name(db, &name))
+            .await
+    }
+
+    /// The target of this uid, live or removed.
+    pub async fn target_by_uid(&self, uid: &str) -> Result<Option<TargetRow>, Error> {
+        let uid = uid.to_owned();
+        self.read("reading a target", move |db| by_uid(db, &uid))
+            .await
+    }
+
+    /// The live primary target.
+    pub async fn primary_target(&self) -> Result<Option<TargetRow>, Error> {
+        self.read("reading the primary target", primary).await
+    }
+
+    /// All live targets: the primary, then by name.
+    pub async fn targets(&self) -> Result<Vec<TargetRow>, Error> {
+        let query =
+            "SELECT * FROM targets WHERE removed_ms IS NULL ORDER BY role = 'primary' DESC, name";
+        self.read("listing targets", move |db| all(db, query, [], from_row))
+            .await
+    }
+
+    /// Changes a live target (not its uid) and returns it; a change that makes no difference is none. With `if_version`, only if it
+    /// is still at that version, else [`Error::Stale`].
+    pub async fn update_target<F>(
+        &self,
+        uid: &str,
+        if_version: Option<u64>,
+        now_ms: i64,
+        change: F,
+    ) -> Result<TargetRow, Error>
+    where
+        F: FnOnce(&mut TargetRow) + Send + 'static,
+    {
+        let uid = uid.to_owned();
+        self.write("changing a target", move |db| {
+            let before = live(db, &uid)?;
+            if if_version.is_some_and(|version| version != before.resource_version) {
+                return Err(Error::Stale {
+                    what: "target",
+                    uid,
+                    found: before.resource_version,
+                }
+                .into());
+            }
+            let mut row = before.clone();
+            change(&mut row);
+            row.uid = uid;
+            if row == before {
+                return Ok(before);
+            }
+            if row.removed_ms.is_none() {
+                check_unique(db, &row)?;
+            }
+            (row.updated_ms, row.resource_version) = (now_ms, before.resource_version + 1);
+            store(db, &row)?;
+            Ok(row)
+        })
+        .await
+    }
+
+    /// Records what failed at a target, or with none that it works again.
+    pub async fn set_target_error(
+        &self,
+        uid: &str,
+        error: Option<String>,
+        now_ms: i64,
+    ) -> Result<(), Error> {
+        self.update_target(uid, None, now_ms, |row| row.last_error = error)
+            .await
+            .map(drop)
+    }
+
+    /// Remembers the newest heads of a target (JSON).
+    pub async fn set_target_heads(
+        &self,
+        uid: &str,
+        newest_heads: String,
+        now_ms: i64,
+    ) -> Result<(), Error> {
+        self.update_target(uid, None, now_ms, |row| row.newest_heads = newest_heads)
+            .await
+            .map(drop)
+    }
+
+    /// Removes a target from the catalog; its credentials go, what it holds stays where it is.
+    pub async fn remove_target(&self, uid: &str, now_ms: i64) -> Result<(), Error> {
+        let change = move |row: &mut TargetRow| {
+            row.secrets.clear();
+            row.removed_ms = Some(now_ms);
+        };
+        self.update_target(uid, None, now_ms, change)
+            .await
+            .map(drop)
+    }
+}
+
+/// Refuses a second live target of the name, and a second primary.
+fn check_unique(db: &Connection, row: &TargetRow) -> Result<(), Fault> {
+    if by_name(db, &row.name)?.is_some_and(|other| other.uid != row.uid) {
+        return Err(Error::TargetExists {
+            name: row.name.clone(),
+        }
+        .into());
+    }
+    match primary(db)? {
+        Some(other) if row.role == TargetRole::Primary && other.uid != row.uid => {
+            Err(Error::PrimaryExists { name: other.name }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn live(db: &Connection, uid: &str) -> Result<TargetRow, Fault> {
+    let not_found = || Error::NotFound {
+        what: "target",
+        id: uid.to_owned(),
+    };
+    Ok(by_uid(db, uid)?
+        .filter(|row| row.removed_ms.is_none())
+        .ok_or_else(not_found)?)
+}
+
+pub(crate) fn by_uid(db: &Connection, uid: &str) -> Result<Option<TargetRow>, Fault> {
+    one(
+        db,
+        "SELECT * FROM targets WHERE uid = ?1",
+        params![uid],
+        from_row,
+    )
+}
+
+fn by_name(db: &Connection, name: &str) -> Result<Option<TargetRow>, Fault> {
+    one(
+        db,
+        "SELECT * FROM targets WHERE name = ?1 AND removed_ms IS NULL",
+        params![name],
+        from_row,
+    )
+}
+
+fn primary(db: &Connection) -> Result<Option<TargetRow>, Fault> {
+    one(
+        db,
+        "SELECT * FROM targets WHERE role = 'primary' AND removed_ms IS NULL",
+        [],
+        from_row,
+    )
+}
+
+pub(crate) fn every(db: &Connection) -> Result<Vec<TargetRow>, Fault> {
+    all(db, "SELECT * FROM targets ORDER BY uid", [], from_row)
+}
+
+pub(crate) fn store(db: &Connection, row: &TargetRow) -> Result<(), Fault> {
+    put(db, "targets", "uid", columns(row)?)
+}
+
+fn columns(row: &TargetRow) -> Result<Columns, Fault> {
+    Ok(vec![
+        ("uid", row.uid.clone().into()),
+        ("name", row.name.clone().into()),
+        ("role", row.role.to_string().into()),
+        ("url", row.url.clone().into()),
+        ("site", row.site.clone().into()),
+        ("settings", json(&row.settings)?),
+        ("secrets", sealed(&row.secrets)?),
+        ("conditional_writes", row.conditional_writes.into()),
+        ("last_error", row.last_error.clone().into()),
+        ("newest_heads", row.newest_heads.clone().into()),
+        ("created_ms", row.created_ms.into()),
+        ("updated_ms", row.updated_ms.into()),
+        ("resource_version", integer(row.resource_version)),
+        ("removed_ms", row.removed_ms.into()),
+    ])
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<TargetRow> {
+    Ok(TargetRow {
+        uid: row.get("uid")?,
+        name: row.get("name")?,
+        role: read_word(row, "role")?,
+        url: row.get("url")?,
+        site: row.get("site")?,
+        settings: read_json(row, "settings")?,
+        secrets: read_sealed(row, "secrets")?,
+        conditional_writes: row.get("conditional_writes")?,
+        last_error: row.get("last_error")?,
+        newest_heads: row.get("newest_heads")?,
+        created_ms: row.get("created_ms")?,
+        updated_ms: row.get("updated_ms")?,
+        resource_version: read_count(row, "resource_version")?,
+        removed_ms: row.get("removed_ms")?,
+    })
+}
