@@ -1,0 +1,219 @@
+//! Compiled code kept on disk, authenticated before it is loaded.
+//!
+//! Loading compiled code is running it in the host: so a file counts only if its MAC, under a key of this appliance's, covers
+//! the engine's version and configuration, the component's digest and every byte of code. Anything else in its place is
+//! compiled anew and overwritten.
+
+use std::hash::{Hash, Hasher};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use holdfast_repository::Digest;
+use wasmtime::Engine as WasmEngine;
+use wasmtime::component::Component;
+use zeroize::Zeroizing;
+
+use crate::{Failure, RuntimeOptions};
+
+pub(crate) struct Cache {
+    directory: PathBuf,
+    key: Zeroizing<[u8; 32]>,
+}
+
+const MAC: usize = blake3::OUT_LEN;
+
+impl Cache {
+    pub(crate) fn open(options: RuntimeOptions) -> Result<Self, Failure> {
+        let directory = options.cache_directory;
+        std::fs::create_dir_all(&directory).map_err(|error| {
+            Failure::host(
+                "cache-unavailable",
+                format!("cannot create {}: {error}", directory.display()),
+            )
+        })?;
+        Ok(Self {
+            directory,
+            key: Zeroizing::new(options.cache_key),
+        })
+    }
+
+    /// The compiled component: from the cache if what lies there is ours, else compiled and put there.
+    pub(crate) fn load(
+        &self,
+        engine: &WasmEngine,
+        digest: Digest,
+        bytes: &[u8],
+    ) -> Result<Component, Failure> {
+        let file = self.directory.join(digest.to_string());
+        if let Some(component) = self.read(engine, digest, &file) {
+            return Ok(component);
+        }
+        let component = Component::from_binary(engine, bytes)
+            .map_err(|error| Failure::Unusable(format!("it does not compile: {error:#}")))?;
+        // Without a cache every start compiles again: slower, not wrong.
+        if let Err(error) = self.write(engine, digest, &component, &file) {
+            tracing::warn!(file = %file.display(), "cannot keep compiled code: {error:#}");
+        }
+        Ok(component)
+    }
+
+    #[allow(unsafe_code)]
+    fn read(&self, engine: &WasmEngine, digest: Digest, file: &Path) -> Option<Component> {
+        let stored = std::fs::read(file).ok()?;
+        let (mac, code) = stored.split_at_checked(MAC)?;
+        let mac = blake3::Hash::from_slice(mac).ok()?;
+        // Comparing two `Hash` takes the same time wherever they differ.
+        if self.mac(engine, digest, code) != mac {
+            tracing::warn!(file = %file.display(), "compiled code is not ours or is from another version: compiling anew");
+            return None;
+        }
+        // SAFETY: `deserialize` must only see what `serialize` of a compatible engine gave. The MAC says just that: only
+        // `write` below makes one under this key, over this engine's compatibility hash and exactly these bytes.
+        unsafe { Component::deserialize(engine, code) }.ok()
+    }
+
+    fn write(
+        &self,
+        engine: &WasmEngine,
+        digest: Digest,
+        component: &Component,
+        file: &Path,
+    ) -> wasmtime::Result<()> {
+        let code = component.serialize()?;
+        let partial = file.with_extension(format!("{}.partial", std::process::id()));
+        let mut out = std::fs::File::create(&partial)?;
+        out.write_all(self.mac(engine, digest, &code).as_bytes())?;
+        out.write_all(&code)?;
+        // No fsync: a torn file fails its MAC and is compiled again.
+        std::fs::rename(&partial, file)?;
+        Ok(())
+    }
+
+    fn mac(&self, engine: &WasmEngine, digest: Digest, code: &[u8]) -> blake3::Hash {
+        let mut compatibility = Compatibility(blake3::Hasher::new());
+        engine
+            .precompile_compatibility_hash()
+            .hash(&mut compatibility);
+        let mut mac = blake3::Hasher::new_keyed(&self.key);
+        // Both are of fixed length, so no two inputs look alike.
+        mac.update(compatibility.0.finalize().as_bytes())
+            .update(&digest.0)
+            .update(code);
+        mac.finalize()
+    }
+}
+
+/// Feeds wasmtime's compatibility hash to BLAKE3: 64 bits of the standard hasher would be too few to rest on.
+struct Compatibility(blake3::Hasher);
+
+impl Hasher for Compatibility {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        let mut head = [0; 8];
+        head.copy_from_slice(&self.0.finalize().as_bytes()[..8]);
+        u64::from_le_bytes(head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An empty component: the preamble alone.
+    const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
+
+    struct Fixture {
+        directory: tempfile::TempDir,
+        engine: WasmEngine,
+        digest: Digest,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().expect("a directory");
+            Self {
+                directory,
+                engine: WasmEngine::default(),
+                digest: Digest::of(EMPTY),
+            }
+        }
+        fn cache(&self, key: u8) -> Cache {
+            Cache::open(RuntimeOptions {
+                cache_directory: self.directory.path().to_owned(),
+                cache_key: [key; 32],
+            })
+            .expect("opens")
+        }
+        fn file(&self) -> PathBuf {
+            self.directory.path().join(self.digest.to_string())
+        }
+        fn cached(&self, key: u8) -> bool {
+            self.cache(key)
+                .read(&self.engine, self.digest, &self.file())
+                .is_some()
+        }
+    }
+
+    #[test]
+    fn what_was_kept_is_loaded() {
+        let fixture = Fixture::new();
+        assert!(!fixture.cached(1));
+        fixture
+            .cache(1)
+            .load(&fixture.engine, fixture.digest, EMPTY)
+            .expect("compiles");
+        assert!(fixture.cached(1));
+    }
+
+    #[test]
+    fn a_tampered_entry_is_compiled_anew() {
+        let fixture = Fixture::new();
+        fixture
+            .cache(1)
+            .load(&fixture.engine, fixture.digest, EMPTY)
+            .expect("compiles");
+        let good = std::fs::read(fixture.file()).expect("there");
+        for position in [0, MAC, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[position] ^= 1;
+            std::fs::write(fixture.file(), &bad).expect("written");
+            assert!(!fixture.cached(1), "byte {position} was changed");
+            fixture
+                .cache(1)
+                .load(&fixture.engine, fixture.digest, EMPTY)
+                .expect("compiles");
+            assert!(fixture.cached(1), "the good code is back");
+        }
+        std::fs::write(fixture.file(), b"short").expect("written");
+        assert!(!fixture.cached(1));
+    }
+
+    #[test]
+    fn code_of_another_key_component_or_engine_is_not_loaded() {
+        let fixture = Fixture::new();
+        fixture
+            .cache(1)
+            .load(&fixture.engine, fixture.digest, EMPTY)
+            .expect("compiles");
+        assert!(!fixture.cached(2), "another appliance's");
+        let other = Digest::of(b"another component");
+        assert!(
+            fixture
+                .cache(1)
+                .read(&fixture.engine, other, &fixture.file())
+                .is_none()
+        );
+        let mut config = wasmtime::Config::new();
+        config.epoch_interruption(true);
+        let engine = WasmEngine::new(&config).expect("an engine");
+        assert!(
+            fixture
+                .cache(1)
+                .read(&engine, fixture.digest, &fixture.file())
+                .is_none()
+        );
+    }
+}

@@ -1,0 +1,136 @@
+//! What a plugin says of itself, checked once when it is loaded.
+
+use crate::Failure;
+
+/// What `describe` returns (JSON, camelCase; unknown fields are ignored).
+#[derive(Clone, Debug, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Description {
+    /// The plugin's name, such as `postgres`.
+    pub name: String,
+    /// The plugin's own version.
+    pub version: String,
+    /// The engine's id as in `--engine`, such as `postgres`.
+    pub engine: String,
+    /// For people, such as `PostgreSQL`.
+    pub title: String,
+    /// The first is the default.
+    pub methods: Vec<Method>,
+    /// In the order in which a form would ask.
+    pub settings: Vec<Setting>,
+    /// Port when `port` is not set.
+    pub default_port: u16,
+    /// File name of the server's Unix socket in the directory that `host` then names; `{port}` stands for the port. Without
+    /// it the engine has no Unix sockets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_name: Option<String>,
+}
+
+/// A way in which the plugin backs up.
+#[derive(Clone, Debug, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Method {
+    /// Such as `basebackup`.
+    pub name: String,
+    /// Such as `full`; the first is the default.
+    pub types: Vec<String>,
+    /// `directory` (physical: restores to files) or `server`.
+    pub restores_to: String,
+    /// One line for people.
+    pub description: String,
+}
+
+/// A setting of an instance of this engine.
+#[derive(Clone, Debug, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Setting {
+    /// As in `--set key=value`.
+    pub key: String,
+    /// One line for people.
+    pub description: String,
+    /// Kept sealed and handed out by `job.secret` only.
+    #[serde(default)]
+    pub secret: bool,
+    /// An instance without it is refused.
+    #[serde(default)]
+    pub required: bool,
+    /// What holds where it is not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+    /// Allowed values, where they are few.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<String>,
+}
+
+impl Description {
+    /// Reads and checks what `describe` returned.
+    pub(crate) fn parse(document: serde_json::Value) -> Result<Self, Failure> {
+        let description: Self = serde_json::from_value(document).map_err(|error| {
+            Failure::Unusable(format!("its description is not as it must be: {error}"))
+        })?;
+        for (field, value) in [
+            ("name", &description.name),
+            ("version", &description.version),
+            ("engine", &description.engine),
+        ] {
+            if !is_token(value) {
+                return Err(Failure::Unusable(format!(
+                    "its {field} must be 1 to 64 of a-z, 0-9, '-', '.', '+', '_'"
+                )));
+            }
+        }
+        if description.methods.is_empty()
+            || description
+                .methods
+                .iter()
+                .any(|method| method.types.is_empty())
+        {
+            return Err(Failure::Unusable(
+                "it must have at least one method, and each method a type".to_owned(),
+            ));
+        }
+        Ok(description)
+    }
+}
+
+/// Names go into file names, labels and command lines, so they stay plain.
+fn is_token(value: &str) -> bool {
+    (1..=64).contains(&value.len())
+        && value
+            .bytes()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'+' | b'_'))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn document() -> serde_json::Value {
+        json!({
+            "name": "demo", "version": "1.2.3-rc.1", "engine": "demo", "title": "Demo", "defaultPort": 1, "settings": [],
+            "methods": [{"name": "m", "types": ["full"], "restoresTo": "server", "description": "d"}], "fromTheFuture": 1
+        })
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_and_names_are_checked() {
+        assert_eq!(
+            Description::parse(document()).expect("valid").engine,
+            "demo"
+        );
+        for (field, value) in [
+            ("name", json!("")),
+            ("engine", json!("../up")),
+            ("methods", json!([])),
+        ] {
+            let mut bad = document();
+            bad[field] = value;
+            assert!(
+                matches!(Description::parse(bad), Err(Failure::Unusable(_))),
+                "{field}"
+            );
+        }
+    }
+}

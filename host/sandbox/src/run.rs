@@ -1,0 +1,251 @@
+//! One run: a thread, a runtime, a store, one call, and the reason for its end.
+//!
+//! The guest has a thread of its own, so that neither its computing nor its blocking can hold up anybody else. A run ends by
+//! itself: every wait of a host call watches the guard, guest code watches the epoch. Only a guest that sleeps inside WASI
+//! sees neither; after a grace its call is dropped, and the store with it.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use wasmtime::component::ResourceTableError;
+use wasmtime::{Error as Raised, Store};
+
+use crate::guard::{Guard, Stop};
+use crate::imports::types::Error;
+use crate::imports::{Engine, EnginePre};
+use crate::state::State;
+use crate::voice::harmless;
+use crate::{Call, Events, Failure, Grants, Limits, Watch};
+
+/// How long after its end is due a guest is given to come out of a host call by itself.
+const GRACE: Duration = Duration::from_secs(1);
+/// Bytes kept of a guest's error message, hint or code.
+const MESSAGE: usize = 8 << 10;
+
+/// Calls one of the exports that take grants.
+pub(crate) async fn call(
+    pre: EnginePre<State>,
+    call: Call,
+    grants: Grants,
+    watch: Watch,
+) -> Result<serde_json::Value, Failure> {
+    on_own_thread(pre, grants, watch, async move |engine, store| {
+        let plugin = engine.holdfast_engine_plugin();
+        match call {
+            Call::Probe => plugin.call_probe(store).await,
+            Call::Dump(request) => plugin.call_dump(store, &request.to_string()).await,
+            Call::Restore(request) => plugin.call_restore(store, &request.to_string()).await,
+            Call::Verify(request) => plugin.call_verify(store, &request.to_string()).await,
+        }
+    })
+    .await
+}
+
+/// Calls `describe`, which depends on nothing and so gets nothing.
+pub(crate) async fn describe(pre: EnginePre<State>) -> Result<serde_json::Value, Failure> {
+    let limits = Limits {
+        wall: Duration::from_secs(30),
+        ..Limits::default()
+    };
+    let watch = Watch {
+        events: Arc::new(Silence),
+        cancel: CancellationToken::new(),
+    };
+    on_own_thread(
+        pre,
+        Grants {
+            limits,
+            ..Grants::default()
+        },
+        watch,
+        async |engine, store| {
+            engine
+                .holdfast_engine_plugin()
+                .call_describe(store)
+                .await
+                .map(Ok)
+        },
+    )
+    .await
+}
+
+/// Nobody listens while a plugin is loaded.
+struct Silence;
+
+impl Events for Silence {
+    fn log(&self, _level: &str, _message: &str) {}
+    fn progress(&self, _phase: &str, _done: u64, _total: Option<u64>, _unit: &str) {}
+}
+
+/// What an export gives: a trap, or its document, or its own error.
+type Outcome = wasmtime::Result<Result<String, Error>>;
+
+async fn on_own_thread<F>(
+    pre: EnginePre<State>,
+    grants: Grants,
+    watch: Watch,
+    export: F,
+) -> Result<serde_json::Value, Failure>
+where
+    F: AsyncFnOnce(Engine, &mut Store<State>) -> Outcome + Send + 'static,
+{
+    let cancel = watch.cancel.child_token();
+    // A caller that goes away takes its run along.
+    let _cancel_with_caller = cancel.clone().drop_guard();
+    let (report, reported) = oneshot::channel();
+    let thread = std::thread::Builder::new()
+        .name("guest".to_owned())
+        .spawn(move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+            {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(report.send(Err(no_thread(&error)))),
+            };
+            let result = runtime.block_on(run(pre, grants, watch, cancel, export));
+            // A name that is still being resolved must not hold up the result.
+            runtime.shutdown_background();
+            let _ = report.send(result);
+        });
+    thread.map_err(|error| no_thread(&error))?;
+    reported.await.unwrap_or_else(|_| {
+        Err(Failure::host(
+            "internal",
+            "the plugin's thread ended early".to_owned(),
+        ))
+    })
+}
+
+fn no_thread(error: &std::io::Error) -> Failure {
+    Failure::host(
+        "sandbox-unavailable",
+        format!("cannot start a thread for the plugin: {error}"),
+    )
+}
+
+async fn run<F>(
+    pre: EnginePre<State>,
+    grants: Grants,
+    watch: Watch,
+    cancel: CancellationToken,
+    export: F,
+) -> Result<serde_json::Value, Failure>
+where
+    F: AsyncFnOnce(Engine, &mut Store<State>) -> Outcome,
+{
+    let hostcall_bytes = grants.limits.hostcall_bytes;
+    let state = State::new(grants, watch, cancel)?;
+    let guard = state.guard.clone();
+    let mut store = Store::new(pre.engine(), state);
+    store.limiter(|state| &mut state.limiter);
+    store.set_hostcall_fuel(hostcall_bytes);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|mut store| store.data_mut().tick());
+
+    let outcome = or_killed(&guard, async {
+        let engine = pre.instantiate_async(&mut store).await?;
+        export(engine, &mut store).await
+    })
+    .await;
+
+    let state = store.data_mut();
+    state.extraction.stop().await;
+    state.voice.finish();
+    conclude(outcome, state)
+}
+
+/// The call's own end, or the guard's where the call does not see it.
+async fn or_killed(guard: &Guard, call: impl Future<Output = Outcome>) -> Outcome {
+    let killed = async {
+        let stop = guard.end().await;
+        sleep(GRACE).await;
+        stop
+    };
+    tokio::select! {
+        biased;
+        outcome = call => outcome,
+        stop = killed => Err(stop.into()),
+    }
+}
+
+fn conclude(outcome: Outcome, state: &State) -> Result<serde_json::Value, Failure> {
+    match outcome {
+        Ok(Ok(document)) => match serde_json::from_str(&document) {
+            Ok(document @ serde_json::Value::Object(_)) => Ok(document),
+            _ => Err(Failure::Reported {
+                code: "invalid-result".to_owned(),
+                message: "the plugin's result is not a JSON object".to_owned(),
+                hint: Some("This is a defect of the plugin: report it to its author.".to_owned()),
+                retryable: false,
+            }),
+        },
+        Ok(Err(error)) => Err(reported(error, state.told.as_ref())),
+        Err(raised) => Err(ended(&raised, state)),
+    }
+}
+
+/// The guest's error, with what the host knows better where the guest hands on the host's own.
+fn reported(error: Error, told: Option<&Error>) -> Failure {
+    let code = harmless(&error.code, 64);
+    let message = harmless(&error.message, MESSAGE);
+    let hint = error.hint.map(|hint| harmless(&hint, MESSAGE));
+    match told.filter(|told| told.code == error.code) {
+        Some(told) => Failure::Host {
+            code,
+            message,
+            hint: hint.or_else(|| told.hint.clone()),
+            retryable: told.retryable,
+        },
+        None => Failure::Reported {
+            code,
+            message,
+            hint,
+            retryable: error.retryable,
+        },
+    }
+}
+
+/// Why the call did not return at all.
+fn ended(raised: &Raised, state: &State) -> Failure {
+    match raised.downcast_ref::<Stop>() {
+        Some(Stop::Cancelled) => return Failure::Cancelled,
+        Some(Stop::Limit { limit, detail }) => {
+            return Failure::Limit {
+                limit,
+                detail: detail.clone(),
+            };
+        }
+        None => {}
+    }
+    if let Some(ResourceTableError::Full) = raised.downcast_ref::<ResourceTableError>() {
+        let detail = format!("{} may be open at once", state.table.max_capacity());
+        return Failure::Limit {
+            limit: "handles",
+            detail,
+        };
+    }
+    // wasmtime keeps this error's type to itself; its text is all there is.
+    if raised
+        .chain()
+        .any(|cause| cause.to_string().contains("fuel allocated for hostcalls"))
+    {
+        return Failure::Limit {
+            limit: "host-call",
+            detail: "too many bytes in one host call".to_owned(),
+        };
+    }
+    if let Some((limit, detail)) = state.limiter.denied() {
+        return Failure::Limit { limit, detail };
+    }
+    let cause = raised.root_cause().to_string();
+    let message = match state.voice.last_error() {
+        Some(words) => format!("{cause}; its last words were: {words}"),
+        None => cause,
+    };
+    Failure::Trapped { message }
+}
