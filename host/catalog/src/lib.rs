@@ -9,6 +9,7 @@
 mod audit;
 mod backups;
 mod copies;
+mod counts;
 mod database;
 mod error;
 mod idempotency;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 
 pub use audit::AuditRow;
 pub use backups::{BackupRow, BackupSuccess, InsertedBackup};
+pub use counts::Counts;
 pub use copies::{CopyRow, TargetCounts};
 pub use error::Error;
 pub use idempotency::IdempotencyKey;
@@ -46,7 +48,7 @@ pub use page::Page;
 pub use queue::{JobOutcome, LaneLimits};
 pub use scope::Scope;
 pub use snapshot::{SNAPSHOT_VERSION, Snapshot};
-pub use states::{BackupState, CopyState, JobState, TargetRole};
+pub use states::{BackupState, CopyState, JobState, TargetRole, UnknownWord};
 pub use targets::TargetRow;
 pub use tokens::TokenRow;
 

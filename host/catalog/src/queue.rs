@@ -135,6 +135,17 @@ impl Catalog {
         .await
     }
 
+    /// A job of this kind and subject that waits becomes due at a time, if it was due later.
+    pub async fn hurry_job(&self, kind: &str, subject: &str, not_before_ms: i64) -> Result<(), Error> {
+        let [kind, subject] = [kind, subject].map(str::to_owned);
+        self.write("hurrying a job", move |db| {
+            let change = "UPDATE jobs SET not_before_ms = min(not_before_ms, ?3) WHERE kind = ?1 AND subject = ?2 AND state = 'Queued'";
+            db.execute(change, params![kind, subject, not_before_ms])?;
+            Ok(())
+        })
+        .await
+    }
+
     /// The first time after `after_ms` at which a waiting job becomes due.
     pub async fn next_due_ms(&self, after_ms: i64) -> Result<Option<i64>, Error> {
         let query =

@@ -2,20 +2,155 @@
 
 /// Which of a few classes an error is of; `web` maps it to a status, the CLI to an exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorKind { Invalid, NotFound, Conflict, Unprocessable, Denied, Unavailable, Internal }
+pub enum ErrorKind {
+    /// The request is malformed, or says something that is not allowed.
+    Invalid,
+    /// There is no such thing.
+    NotFound,
+    /// It contradicts what is there.
+    Conflict,
+    /// Understood and possible at another time or in another way.
+    Unprocessable,
+    /// The caller may not.
+    Denied,
+    /// Something outside does not answer; trying again can help.
+    Unavailable,
+    /// Our own failure.
+    Internal,
+}
 
 /// An operation's error.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
+    /// Its class.
     pub kind: ErrorKind,
     /// Stable, `kebab-case`, such as `backup-running`, `unknown-setting`.
     pub code: String,
-    /// What happened: lowercase fact, with names.
+    /// What happened: a lowercase fact, with names.
     pub message: String,
     /// What to do: a full sentence.
     pub hint: Option<String>,
     /// For the log only.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of this kind, without a hint.
+    pub fn new(kind: ErrorKind, code: &str, message: impl Into<String>) -> Self {
+        Self { kind, code: code.to_owned(), message: message.into(), hint: None, source: None }
+    }
+
+    /// A request that is not allowed.
+    pub fn invalid(code: &str, message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Invalid, code, message)
+    }
+
+    /// Something that is not there.
+    pub fn not_found(code: &str, message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NotFound, code, message)
+    }
+
+    /// A contradiction to what is there.
+    pub fn conflict(code: &str, message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Conflict, code, message)
+    }
+
+    /// Possible at another time or in another way.
+    pub fn unprocessable(code: &str, message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unprocessable, code, message)
+    }
+
+    /// A failed file operation on the appliance's own disk; the kind tells a full disk from the rest.
+    pub fn file(step: &str, path: &std::path::Path, source: std::io::Error) -> Self {
+        let full = source.kind() == std::io::ErrorKind::StorageFull;
+        let error = Self::new(
+            ErrorKind::Internal,
+            if full { "disk-full" } else { "file-failed" },
+            format!("{step} {} failed: {source}", path.display()),
+        );
+        let error = if full { error.hint("Free space on this file system, then try again.") } else { error };
+        Self { source: Some(Box::new(source)), ..error }
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl From<holdfast_repository::Error> for Error {
+    fn from(error: holdfast_repository::Error) -> Self {
+        let kind = match error.code() {
+            "not-found" => ErrorKind::NotFound,
+            _ if error.is_permanent() => ErrorKind::Unprocessable,
+            _ => ErrorKind::Unavailable,
+        };
+        Self {
+            kind,
+            code: error.code().to_owned(),
+            message: error.to_string(),
+            hint: error.hint(),
+            source: Some(Box::new(error)),
+        }
+    }
+}
+
+impl From<holdfast_catalog::Error> for Error {
+    fn from(error: holdfast_catalog::Error) -> Self {
+        use holdfast_catalog::Error as Catalog;
+        let kind = match &error {
+            Catalog::BackupRunning { .. } => ErrorKind::Unprocessable,
+            Catalog::NotFound { .. } => ErrorKind::NotFound,
+            Catalog::BadCursor(_) => ErrorKind::Invalid,
+            Catalog::Busy { .. } => ErrorKind::Unavailable,
+            Catalog::Full { .. } | Catalog::Corrupt { .. } | Catalog::Io { .. } | Catalog::Stopped { .. } => {
+                ErrorKind::Internal
+            }
+            _ => ErrorKind::Conflict,
+        };
+        let hint = error.hint().map(str::to_owned);
+        Self { kind, code: error.code().to_owned(), message: error.to_string(), hint, source: Some(Box::new(error)) }
+    }
+}
+
+impl From<holdfast_storage::Error> for Error {
+    fn from(error: holdfast_storage::Error) -> Self {
+        let kind = if error.is_permanent() { ErrorKind::Unprocessable } else { ErrorKind::Unavailable };
+        Self {
+            kind,
+            code: error.code().to_owned(),
+            message: error.to_string(),
+            hint: error.hint(),
+            source: Some(Box::new(error)),
+        }
+    }
+}
+
+impl From<holdfast_sandbox::Failure> for Error {
+    fn from(failure: holdfast_sandbox::Failure) -> Self {
+        use holdfast_sandbox::Failure;
+        let message = failure.to_string();
+        let (kind, code, hint) = match failure {
+            Failure::Reported { code, hint, retryable, .. } | Failure::Host { code, hint, retryable, .. } => {
+                (if retryable { ErrorKind::Unavailable } else { ErrorKind::Unprocessable }, code, hint)
+            }
+            Failure::Trapped { .. } => (
+                ErrorKind::Internal,
+                "plugin-crashed".to_owned(),
+                Some("This is a fault of the plugin; the job's log holds what it said last.".to_owned()),
+            ),
+            Failure::Limit { limit, .. } => (
+                ErrorKind::Unprocessable,
+                "plugin-limit".to_owned(),
+                Some(format!("The job was stopped by its limit `{limit}`; nothing else was affected.")),
+            ),
+            Failure::Cancelled => (ErrorKind::Unprocessable, "cancelled".to_owned(), None),
+            Failure::Unusable(_) => (ErrorKind::Unprocessable, "plugin-unusable".to_owned(), None),
+        };
+        Self { kind, code, message, hint, source: None }
+    }
 }

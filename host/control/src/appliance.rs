@@ -1,0 +1,246 @@
+//! The appliance's state, and how it starts: data directory, keys, catalog, plugins, primary target, healing, queue.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use holdfast_catalog::{Catalog, TargetRow};
+use holdfast_repository::{Keyring, Repository, SharedKeyring, UnlockKey};
+use holdfast_sandbox::{Plugin, Runtime, RuntimeOptions};
+use tokio::sync::OnceCell;
+
+use crate::data_dir::DataDir;
+use crate::jobs::Queue;
+use crate::{Appliance, Error, clock, targets, tokens};
+
+/// How an appliance starts.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The appliance's own directory; made where it is absent.
+    pub data_dir: PathBuf,
+    /// Components that came with the binary.
+    pub components: Vec<Arc<[u8]>>,
+    /// `[repository] url`; `file://DATA-DIR/repository` by default.
+    pub primary_url: Option<String>,
+    /// `[repository] site`; `local` by default.
+    pub primary_site: Option<String>,
+    /// Backups, restores and verifications that run side by side.
+    pub workers: usize,
+}
+
+/// What all operations and jobs share.
+pub(crate) struct State {
+    pub(crate) data: DataDir,
+    pub(crate) catalog: Catalog,
+    pub(crate) keyring: SharedKeyring,
+    unlock: UnlockKey,
+    /// Held while the keyring changes: a generation follows the one before.
+    keyring_change: tokio::sync::Mutex<()>,
+    pub(crate) plugins: Plugins,
+    repositories: Mutex<HashMap<String, Arc<OnceCell<Repository>>>>,
+    pub(crate) queue: Queue,
+    recovered: AtomicBool,
+}
+
+/// Meta key: `ready`, or `recovered` until a take over.
+pub(crate) const MODE: &str = "mode";
+/// The value of [`MODE`] that forbids writing to any target.
+pub(crate) const RECOVERED: &str = "recovered";
+
+impl Appliance {
+    /// Opens the data directory (making keys, catalog, primary and admin token at first start), heals what a crash left, starts the queue.
+    /// The admin token is written to `DATA-DIR/admin-token` (0600) once.
+    pub async fn start(options: Options) -> Result<Self, Error> {
+        let data = DataDir::open(&options.data_dir)?;
+        let (keyring, unlock) = if data.has_keyring() {
+            data.keyring()?
+        } else {
+            if data.catalog().exists() {
+                return Err(Error::conflict("keyring-missing", "the data directory has a catalog and no keyring")
+                    .hint("Put the keyring file back, or recover into a new directory from a target with the recovery kit."));
+            }
+            let unlock = data.unlock_key()?;
+            let keyring = Keyring::generate();
+            data.write_keyring(&keyring, &unlock)?;
+            (keyring, unlock)
+        };
+        let catalog = Catalog::open(&data.catalog()).await?;
+        let plugins = Plugins::load(&data, &keyring, &options.components).await?;
+        let recovered = catalog.meta(MODE).await?.is_some_and(|mode| mode == RECOVERED.as_bytes());
+        let state = Arc::new(State {
+            data,
+            catalog,
+            keyring: SharedKeyring::new(keyring),
+            unlock,
+            keyring_change: tokio::sync::Mutex::new(()),
+            plugins,
+            repositories: Mutex::default(),
+            queue: Queue::new(options.workers),
+            recovered: AtomicBool::new(recovered),
+        });
+        tokens::ensure_admin(&state).await?;
+        targets::ensure_primary(&state, options.primary_url.as_deref(), options.primary_site.as_deref()).await?;
+        let appliance = Self(state);
+        crate::jobs::heal(&appliance.0).await?;
+        crate::jobs::start(&appliance.0);
+        Ok(appliance)
+    }
+
+    /// Stops taking jobs and cancels running ones; they are healed at the next start.
+    pub async fn stop(&self) {
+        self.0.queue.stop().await;
+    }
+
+    /// Told whenever something in the catalog changed: for server-sent events and for waiting.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.0.catalog.changes()
+    }
+}
+
+impl State {
+    /// Whether this appliance was born again and has not taken over: it writes to no target.
+    pub(crate) fn is_recovered(&self) -> bool {
+        self.recovered.load(Ordering::Acquire)
+    }
+
+    /// Refuses what a recovered appliance must not do.
+    pub(crate) fn must_be_writer(&self, what: &str) -> Result<(), Error> {
+        if !self.is_recovered() {
+            return Ok(());
+        }
+        let repository = self.keyring.current().repository();
+        Err(Error::conflict(
+            "recovered-read-only",
+            format!("{what} is not possible before this recovered appliance has taken over"),
+        )
+        .hint(format!("If the former appliance is gone for good, run: holdfast takeover --confirm {repository}")))
+    }
+
+    /// Ends the recovered mode, once every target knows the new writer.
+    pub(crate) async fn become_writer(&self) -> Result<(), Error> {
+        self.catalog.set_meta(MODE, b"ready").await?;
+        self.recovered.store(false, Ordering::Release);
+        // Opened again, for writing.
+        self.repositories.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(())
+    }
+
+    /// The repository at a target, opened at first use; read-only while this appliance is recovered.
+    pub(crate) async fn repository(&self, target: &TargetRow) -> Result<Repository, Error> {
+        let cell = self
+            .repositories
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(target.uid.clone())
+            .or_default()
+            .clone();
+        let open = || async {
+            let storage = targets::storage(target, &self.keyring.current())?;
+            Ok::<_, Error>(if self.is_recovered() {
+                Repository::open_read_only(storage, self.keyring.clone()).await?
+            } else {
+                Repository::open_or_create(storage, self.keyring.clone()).await?
+            })
+        };
+        Ok(cell.get_or_try_init(open).await?.clone())
+    }
+
+    /// Forgets an open repository, after its target changed or went.
+    pub(crate) fn forget_repository(&self, target_uid: &str) {
+        self.repositories.lock().unwrap_or_else(PoisonError::into_inner).remove(target_uid);
+    }
+
+    /// Replaces the keyring by what `change` makes of it. Durable here before anything is sealed with it.
+    pub(crate) async fn change_keyring(
+        &self,
+        change: impl FnOnce(&Keyring) -> Result<Option<Keyring>, Error>,
+    ) -> Result<(), Error> {
+        let _guard = self.keyring_change.lock().await;
+        if let Some(next) = change(&self.keyring.current())? {
+            self.data.write_keyring(&next, &self.unlock)?;
+            self.keyring.replace(next);
+        }
+        Ok(())
+    }
+
+    /// The domain of an organization, made at its first backup.
+    pub(crate) async fn domain(&self, organization: &str) -> Result<holdfast_repository::DomainId, Error> {
+        self.change_keyring(|keyring| {
+            Ok(keyring.domain_of(organization).is_none().then(|| keyring.with_domain(organization)))
+        })
+        .await?;
+        self.keyring.current().domain_of(organization).ok_or_else(|| {
+            Error::new(
+                crate::ErrorKind::Internal,
+                "no-domain",
+                format!("the keyring has no domain for '{organization}'"),
+            )
+        })
+    }
+
+    /// Writes an audit row.
+    pub(crate) async fn audit(&self, who: &crate::Principal, action: &str, subject: &str) -> Result<(), Error> {
+        Ok(self.catalog.audit(clock::now_ms(), &who.name, action, subject, "").await?)
+    }
+}
+
+/// The plugins that came with the binary, by engine.
+pub(crate) struct Plugins {
+    runtime: Runtime,
+    by_engine: BTreeMap<String, Plugin>,
+}
+
+impl Plugins {
+    async fn load(data: &DataDir, keyring: &Keyring, components: &[Arc<[u8]>]) -> Result<Self, Error> {
+        Self::load_with(
+            RuntimeOptions { cache_directory: data.compiled_code(), cache_key: keyring.derive("compiled code") },
+            components,
+        )
+        .await
+    }
+
+    /// Loads every component; two for one engine are a mistake of the build.
+    pub(crate) async fn load_with(options: RuntimeOptions, components: &[Arc<[u8]>]) -> Result<Self, Error> {
+        let runtime = Runtime::new(options)?;
+        let mut by_engine = BTreeMap::new();
+        for component in components {
+            let plugin = runtime.load(component.clone()).await?;
+            by_engine.insert(plugin.description().engine.clone(), plugin);
+        }
+        Ok(Self { runtime, by_engine })
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Plugin> {
+        self.by_engine.values()
+    }
+
+    /// The plugin for an engine.
+    pub(crate) fn of_engine(&self, engine: &str) -> Result<&Plugin, Error> {
+        self.by_engine.get(engine).ok_or_else(|| {
+            let known = || self.by_engine.keys().map(String::as_str);
+            let hint = match crate::names::nearest(engine, known()) {
+                Some(near) => format!("Did you mean '{near}'?"),
+                None if self.by_engine.is_empty() => {
+                    "This binary was built without plugins; build it with `cargo xtask build`.".to_owned()
+                }
+                None => format!("There are plugins for: {}.", known().collect::<Vec<_>>().join(", ")),
+            };
+            Error::invalid("unknown-engine", format!("there is no plugin for the engine '{engine}'")).hint(hint)
+        })
+    }
+
+    /// The plugin that can read a backup: the installed one of its engine, else the component that lies beside the backup.
+    pub(crate) async fn for_backup(
+        &self,
+        engine: &str,
+        repository: &Repository,
+        component: holdfast_repository::Digest,
+    ) -> Result<Plugin, Error> {
+        if let Some(plugin) = self.by_engine.get(engine) {
+            return Ok(plugin.clone());
+        }
+        let bytes = repository.component(component).await?;
+        Ok(self.runtime.load(bytes.into()).await?)
+    }
+}

@@ -1,0 +1,333 @@
+//! Operations on backups.
+
+use holdfast_catalog::{
+    BackupRow, BackupState, CopyRow, CopyState, IdempotencyKey, InsertedBackup, InstanceRow, TargetRow,
+};
+use holdfast_repository::{BackupId, BackupReader, DomainId, EntryKind, Repository};
+
+use crate::appliance::State;
+use crate::jobs::{self, JobKind};
+use crate::names::{InstanceName, check_backup_name};
+use crate::resources::{Backup, BackupEntry, CreateBackup, CreateVerification, Job, Page};
+use crate::{Appliance, Error, ErrorKind, ListQuery, Principal, clock, instances, targets, views};
+
+impl Appliance {
+    /// Queues a backup. 422 while another backup of the instance runs; a repeated `idempotency_key` gets its first answer.
+    pub async fn create_backup(
+        &self,
+        who: &Principal,
+        name: &InstanceName,
+        request: CreateBackup,
+        idempotency_key: Option<&str>,
+    ) -> Result<Backup, Error> {
+        let state = &self.0;
+        state.must_be_writer("a backup")?;
+        let request_digest = request_digest(name, &request)?;
+        let key = idempotency_key.map(|key| IdempotencyKey {
+            principal: who.name.clone(),
+            key: key.to_owned(),
+            request_digest,
+        });
+        let instance = instances::find(state, name).await?;
+        let row = new_row(state, &instance, request).await?;
+        let payload = jobs::backup::Payload { backup: row.uid.clone() };
+        let job = jobs::new_job(JobKind::Backup, row.full_name(), &payload, Some(instance.uid))?;
+        let row = match state.catalog.insert_backup_with_job(row, job, key).await? {
+            InsertedBackup::New { backup, .. } => {
+                state.queue.wake();
+                state.audit(who, "backup.create", &backup.full_name()).await?;
+                *backup
+            }
+            InsertedBackup::Repeated { backup_uid } => {
+                state.catalog.backup_by_uid(&backup_uid).await?.ok_or_else(|| gone(&backup_uid))?
+            }
+        };
+        self.view_backup(row).await
+    }
+
+    /// Backups, newest first.
+    pub async fn backups(&self, query: ListQuery) -> Result<Page<Backup>, Error> {
+        let limit = query.page_size()?;
+        let page = self
+            .0
+            .catalog
+            .list_backups(query.catalog_scope(), query.catalog_state()?, query.after.as_deref(), limit)
+            .await?;
+        let uids: Vec<_> = page.items.iter().map(|row| row.uid.clone()).collect();
+        let copies = self.0.catalog.copies_of(&uids).await?;
+        let targets = self.0.catalog.targets().await?;
+        let view = |row: &BackupRow| views::backup(row, copies.get(&row.uid).map_or(&[], Vec::as_slice), &targets);
+        Ok(Page { items: page.items.iter().map(view).collect(), next: page.next })
+    }
+
+    /// One backup; `backup` is a name, a uid or `latest`.
+    pub async fn backup(&self, name: &InstanceName, backup: &str) -> Result<Backup, Error> {
+        self.view_backup(find(&self.0, name, backup).await?).await
+    }
+
+    /// Entries of a backup by path.
+    pub async fn backup_entries(
+        &self,
+        name: &InstanceName,
+        backup: &str,
+        prefix: &str,
+        after: &str,
+        limit: u32,
+    ) -> Result<Page<BackupEntry>, Error> {
+        let row = find_usable(&self.0, name, backup).await?;
+        let (_, reader) = open(&self.0, &row, None).await?;
+        let limit = ListQuery { limit: Some(limit), ..ListQuery::default() }.page_size()?;
+        let entries = reader.entries(prefix, after, limit as usize).await?;
+        let next = views::cursor(&entries, limit, |entry| entry.path.clone());
+        let items = entries.into_iter().map(|entry| BackupEntry {
+            kind: match entry.kind {
+                EntryKind::File => "file",
+                EntryKind::Directory => "directory",
+                EntryKind::Symlink(_) => "symlink",
+            }
+            .to_owned(),
+            path: entry.path,
+            size: entry.size.unwrap_or(0),
+            mode: entry.mode,
+            modified_at: clock::text(entry.modified.saturating_mul(1000)),
+        });
+        Ok(Page { items: items.collect(), next })
+    }
+
+    /// Queues a verification.
+    pub async fn verify_backup(
+        &self,
+        who: &Principal,
+        name: &InstanceName,
+        backup: &str,
+        request: CreateVerification,
+    ) -> Result<Job, Error> {
+        let state = &self.0;
+        if !matches!(request.level.as_str(), "bytes" | "engine") {
+            return Err(Error::invalid("bad-level", format!("'{}' is not a level of verification", request.level))
+                .hint("The levels are: bytes, engine."));
+        }
+        if let Some(target) = &request.from {
+            targets::find(state, target).await?;
+        }
+        let row = find_usable(state, name, backup).await?;
+        let payload = jobs::verify::Payload { backup: row.uid.clone(), level: request.level, from: request.from };
+        let job = jobs::enqueue(state, JobKind::Verify, format!("{name}/{}", row.name), &payload, None).await?;
+        state.audit(who, "backup.verify", &job.subject).await?;
+        Ok(views::job(&job))
+    }
+
+    /// Deletes a backup everywhere, by name or uid. Its chunks stay until prune.
+    pub async fn delete_backup(&self, who: &Principal, name: &InstanceName, backup: &str) -> Result<(), Error> {
+        let state = &self.0;
+        state.must_be_writer("deleting a backup")?;
+        if backup == "latest" {
+            return Err(Error::invalid("latest-deleted", "'latest' cannot be deleted")
+                .hint("Name the backup: what is the latest changes by itself."));
+        }
+        let row = find(state, name, backup).await?;
+        if row.state == BackupState::Pending {
+            return Err(Error::unprocessable("backup-running", format!("{name}/{} is running", row.name))
+                .hint("Cancel its job first."));
+        }
+        let (domain, id) = ids(state, &row)?;
+        let copies = copies(state, &row.uid).await?;
+        state.catalog.backup_deleting(&row.uid, clock::now_ms()).await?;
+        for target in state.catalog.targets().await? {
+            if copies.iter().any(|copy| copy.target_uid == target.uid && copy.state == CopyState::Durable) {
+                state.repository(&target).await?.remove_backup(domain, id, clock::unsigned(clock::now_ms())).await?;
+            }
+        }
+        state.catalog.backup_deleted(&row.uid).await?;
+        state.audit(who, "backup.delete", &format!("{name}/{}", row.name)).await?;
+        jobs::export::soon(state).await
+    }
+
+    async fn view_backup(&self, row: BackupRow) -> Result<Backup, Error> {
+        let copies = copies(&self.0, &row.uid).await?;
+        Ok(views::backup(&row, &copies, &self.0.catalog.targets().await?))
+    }
+}
+
+async fn new_row(state: &State, instance: &InstanceRow, request: CreateBackup) -> Result<BackupRow, Error> {
+    let plugin = state.plugins.of_engine(&instance.engine)?;
+    let description = plugin.description();
+    let method = match &request.method {
+        None => description.methods.first(),
+        Some(name) => description.methods.iter().find(|method| method.name == *name),
+    }
+    .ok_or_else(|| {
+        let known: Vec<_> = description.methods.iter().map(|method| method.name.as_str()).collect();
+        Error::invalid(
+            "unknown-method",
+            format!("{} has no method '{}'", description.title, request.method.as_deref().unwrap_or_default()),
+        )
+        .hint(format!("Its methods are: {}.", known.join(", ")))
+    })?;
+    let backup_type = request.backup_type.unwrap_or_else(|| "full".to_owned());
+    if !method.types.contains(&backup_type) {
+        return Err(Error::invalid(
+            "unknown-type",
+            format!("the method {} makes no backups of type '{backup_type}'", method.name),
+        )
+        .hint(format!("It makes: {}.", method.types.join(", "))));
+    }
+    let now = clock::now_ms();
+    let name = match request.name {
+        Some(name) => {
+            check_backup_name(&name)?;
+            name
+        }
+        None => free_name(state, &instance.uid, now).await?,
+    };
+    Ok(BackupRow {
+        uid: BackupId::random().to_string(),
+        instance_uid: instance.uid.clone(),
+        organization: instance.organization.clone(),
+        project: instance.project.clone(),
+        instance: instance.name.clone(),
+        name,
+        description: request.description,
+        method: method.name.clone(),
+        backup_type,
+        plugin: views::plugin_name(description),
+        component: plugin.digest().to_string(),
+        engine: instance.engine.clone(),
+        site: instance.site.clone(),
+        labels: request.labels,
+        state: BackupState::Pending,
+        phase: "queued".to_owned(),
+        reason: None,
+        hint: None,
+        created_ms: now,
+        started_ms: None,
+        finished_ms: None,
+        entries: 0,
+        logical_bytes: 0,
+        stored_bytes: 0,
+        warnings: Vec::new(),
+        verified: None,
+        document: None,
+        parent: None,
+        job_id: None,
+        updated_ms: now,
+        resource_version: 1,
+    })
+}
+
+/// The time as a name; a second later where a backup of that second exists.
+async fn free_name(state: &State, instance_uid: &str, now: i64) -> Result<String, Error> {
+    let mut at = now;
+    loop {
+        let name = clock::compact(at);
+        if state.catalog.backup_by_name(instance_uid, &name).await?.is_none() {
+            return Ok(name);
+        }
+        at += 1000;
+    }
+}
+
+fn request_digest(name: &InstanceName, request: &CreateBackup) -> Result<String, Error> {
+    let body = serde_json::to_vec(&(name.to_string(), request)).map_err(|error| {
+        Error::new(ErrorKind::Internal, "encoding", format!("encoding the request failed: {error}"))
+    })?;
+    Ok(blake3::hash(&body).to_string())
+}
+
+fn gone(backup: &str) -> Error {
+    Error::not_found("backup-not-found", format!("there is no backup {backup}"))
+        .hint("`holdfast backup list` shows all.")
+}
+
+/// A backup by name, uid or `latest`. Backups of removed instances are found too.
+pub(crate) async fn find(state: &State, name: &InstanceName, backup: &str) -> Result<BackupRow, Error> {
+    let not_found = || gone(&format!("{name}/{backup}"));
+    let instance = state.catalog.any_instance_by_name(&name.organization, &name.project, &name.instance).await?;
+    let Some(instance_uid) = instance.map(|row| row.uid) else {
+        return Err(Error::not_found("instance-not-found", format!("there is no instance {name}"))
+            .hint("`holdfast instance list` shows all."));
+    };
+    if backup == "latest" {
+        return state.catalog.latest_usable(&instance_uid).await?.ok_or_else(|| {
+            Error::not_found("backup-not-found", format!("{name} has no backup that can be restored"))
+                .hint(format!("Make one with `holdfast backup create {name} --wait`."))
+        });
+    }
+    if let Some(row) = state.catalog.backup_by_name(&instance_uid, backup).await? {
+        return Ok(row);
+    }
+    state.catalog.backup_by_uid(backup).await?.filter(|row| row.instance_uid == instance_uid).ok_or_else(not_found)
+}
+
+/// As [`find`], and it can be restored.
+pub(crate) async fn find_usable(state: &State, name: &InstanceName, backup: &str) -> Result<BackupRow, Error> {
+    let row = find(state, name, backup).await?;
+    if row.state == BackupState::Succeeded {
+        return Ok(row);
+    }
+    Err(Error::unprocessable("backup-not-ready", format!("{name}/{} is {}, not Succeeded", row.name, row.state))
+        .hint("Only a backup that succeeded can be read; `latest` means the newest of those."))
+}
+
+/// Domain and id of a backup's row.
+pub(crate) fn ids(state: &State, row: &BackupRow) -> Result<(DomainId, BackupId), Error> {
+    let domain = state.keyring.current().domain_of(&row.organization);
+    match (domain, row.uid.parse()) {
+        (Some(domain), Ok(id)) => Ok((domain, id)),
+        _ => Err(Error::new(
+            ErrorKind::Internal,
+            "no-domain",
+            format!("the keyring has no domain for '{}'", row.organization),
+        )),
+    }
+}
+
+/// The copies of one backup.
+pub(crate) async fn copies(state: &State, uid: &str) -> Result<Vec<CopyRow>, Error> {
+    Ok(state.catalog.copies_of(&[uid.to_owned()]).await?.remove(uid).unwrap_or_default())
+}
+
+/// As [`open_at`], without the target's row.
+pub(crate) async fn open(
+    state: &State,
+    row: &BackupRow,
+    from: Option<&str>,
+) -> Result<(Repository, BackupReader), Error> {
+    let (_, repository, reader) = open_at(state, row, from).await?;
+    Ok((repository, reader))
+}
+
+/// Opens a backup from the named target, else from the first that has it and answers, the primary first.
+pub(crate) async fn open_at(
+    state: &State,
+    row: &BackupRow,
+    from: Option<&str>,
+) -> Result<(TargetRow, Repository, BackupReader), Error> {
+    let (domain, id) = ids(state, row)?;
+    let copies = copies(state, &row.uid).await?;
+    let holds = |uid: &str| copies.iter().any(|copy| copy.target_uid == uid && copy.state == CopyState::Durable);
+    let candidates = match from {
+        Some(name) => vec![targets::find(state, name).await?],
+        None => state.catalog.targets().await?.into_iter().filter(|target| holds(&target.uid)).collect(),
+    };
+    let mut failure = None;
+    for target in candidates {
+        let opened = async {
+            let repository = state.repository(&target).await?;
+            let reader = repository.open_backup(domain, id).await?;
+            Ok::<_, Error>((repository, reader))
+        };
+        match opened.await {
+            Ok((repository, reader)) => return Ok((target, repository, reader)),
+            // The next target may have it; the last one's reason is told.
+            Err(error) => {
+                tracing::warn!(backup = %row.uid, target = %target.name, %error, "the backup cannot be read here");
+                failure = Some(error);
+            }
+        }
+    }
+    Err(failure.unwrap_or_else(|| {
+        Error::unprocessable("backup-nowhere", format!("no target holds the backup {}", row.name))
+            .hint("`holdfast backup show` lists its copies.")
+    }))
+}

@@ -1,0 +1,167 @@
+//! The appliance's own directory: what lies where, who may hold it (one process), and its secret files.
+//!
+//! ```text
+//! lock           held while an appliance runs        unlock.key   opens the keyring (0600)
+//! keyring        every long-lived secret, sealed     catalog.db   SQLite
+//! admin-token    made once (0600)                    repository/  the primary target by default
+//! ```
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind as IoKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use holdfast_repository::{Keyring, UnlockKey};
+use zeroize::Zeroizing;
+
+use crate::Error;
+
+/// An open data directory. Dropping it lets another process open it.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Opens the directory, making it (0700) where it is absent.
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        make_directory(path)?;
+        let path = path.canonicalize().map_err(|e| Error::file("finding", path, e))?;
+        let lock_path = path.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(|e| Error::file("opening", &lock_path, e))?;
+        lock.try_lock().map_err(|_| {
+            Error::conflict("data-directory-in-use", format!("another appliance runs on {}", path.display()))
+                .hint("Stop it first, or give this one a data directory of its own with --data-dir.")
+        })?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// Opens a directory that must be absent or empty, for an appliance that is born again.
+    pub(crate) fn create(path: &Path) -> Result<Self, Error> {
+        if path.exists() && !is_empty(path)? {
+            return Err(Error::conflict("data-directory-not-empty", format!("{} is not empty", path.display()))
+                .hint("Recover into a new directory; nothing was changed in this one."));
+        }
+        Self::open(path)
+    }
+
+    pub(crate) fn catalog(&self) -> PathBuf {
+        self.path.join("catalog.db")
+    }
+
+    pub(crate) fn compiled_code(&self) -> PathBuf {
+        self.path.join("cache")
+    }
+
+    /// URL of the primary target unless the configuration names another.
+    pub(crate) fn default_primary(&self) -> String {
+        format!("file://{}", self.path.join("repository").display())
+    }
+
+    pub(crate) fn has_keyring(&self) -> bool {
+        self.path.join("keyring").exists()
+    }
+
+    /// Opens the keyring with the unlock key beside it.
+    pub(crate) fn keyring(&self) -> Result<(Keyring, UnlockKey), Error> {
+        let unlock = self.unlock_key()?;
+        let sealed = read(&self.path.join("keyring"))?;
+        Ok((Keyring::open(&sealed, &unlock)?, unlock))
+    }
+
+    /// The unlock key, made on the first call.
+    pub(crate) fn unlock_key(&self) -> Result<UnlockKey, Error> {
+        let path = self.path.join("unlock.key");
+        if !path.exists() {
+            let key = UnlockKey::generate();
+            write_durably(&path, key.to_text().as_bytes())?;
+        }
+        let bytes = Zeroizing::new(read(&path)?);
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|_| Error::invalid("bad-unlock-key", format!("{} is not text", path.display())))?;
+        Ok(UnlockKey::parse(text.trim())?)
+    }
+
+    /// Replaces the sealed keyring.
+    pub(crate) fn write_keyring(&self, keyring: &Keyring, unlock: &UnlockKey) -> Result<(), Error> {
+        write_durably(&self.path.join("keyring"), &keyring.seal(unlock))
+    }
+
+    pub(crate) fn admin_token_path(&self) -> PathBuf {
+        self.path.join("admin-token")
+    }
+
+    /// Writes the admin token for its first reader.
+    pub(crate) fn write_admin_token(&self, token: &str) -> Result<(), Error> {
+        write_durably(&self.admin_token_path(), format!("{token}\n").as_bytes())
+    }
+}
+
+/// Whether nothing but `lost+found` lies in a directory.
+pub(crate) fn is_empty(path: &Path) -> Result<bool, Error> {
+    let entries = std::fs::read_dir(path).map_err(|e| Error::file("listing", path, e))?;
+    for entry in entries {
+        if entry.map_err(|e| Error::file("listing", path, e))?.file_name() != "lost+found" {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Makes a directory and its parents, readable by its owner only.
+pub(crate) fn make_directory(path: &Path) -> Result<(), Error> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| Error::file("making", path, e))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|e| Error::file("reading", path, e))
+}
+
+/// Temporary file (0600), fsync, rename, fsync of the directory: either the old file is there or the new one, whole.
+#[allow(clippy::disallowed_methods)] // The rename is made durable here.
+fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let temporary = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        if let Err(error) = std::fs::remove_file(&temporary)
+            && error.kind() != IoKind::NotFound
+        {
+            return Err(error);
+        }
+        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    };
+    write().map_err(|e| Error::file("writing", path, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_process_holds_a_data_directory() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("data");
+        let held = DataDir::open(&path).unwrap();
+        assert_eq!(DataDir::open(&path).unwrap_err().code, "data-directory-in-use");
+        drop(held);
+        assert!(DataDir::open(&path).is_ok());
+    }
+
+    #[test]
+    fn a_reborn_appliance_wants_an_empty_directory() {
+        let parent = tempfile::tempdir().unwrap();
+        std::fs::write(parent.path().join("precious"), "x").unwrap();
+        assert_eq!(DataDir::create(parent.path()).unwrap_err().code, "data-directory-not-empty");
+        assert!(!parent.path().join("lock").exists());
+    }
+}

@@ -1,0 +1,184 @@
+//! Operations on instances.
+
+use std::collections::BTreeMap;
+
+use holdfast_catalog::{BackupState, InstanceRow, Scope};
+use holdfast_repository::{InstanceId, Keyring};
+use holdfast_sandbox::{Call, Grants, Plugin, Watch};
+use zeroize::Zeroizing;
+
+use crate::appliance::State;
+use crate::jobs::{self, Silent};
+use crate::names::{InstanceName, check_part};
+use crate::resources::{CreateInstance, Instance, InstanceCheck, Page, PluginInfo, Problem};
+use crate::{Appliance, Error, ErrorKind, ListQuery, Principal, backups, clock, settings, targets, views};
+
+impl Appliance {
+    /// Registers a database service. Its settings are checked against its plugin's description; the server is not contacted.
+    pub async fn create_instance(&self, who: &Principal, request: CreateInstance) -> Result<Instance, Error> {
+        let state = &self.0;
+        state.must_be_writer("adding an instance")?;
+        let name = InstanceName::new(&request.organization, &request.project, &request.name)?;
+        let description = state.plugins.of_engine(&request.engine)?.description().clone();
+        settings::check(&description, &request.settings, &request.secrets)?;
+        let site = match request.site {
+            Some(site) => site,
+            None => targets::primary(state).await?.site,
+        };
+        check_part("site", &site)?;
+        let now = clock::now_ms();
+        // Secrets are sealed for the uid: one that is adopted keeps its own.
+        let former = state.catalog.any_instance_by_name(&name.organization, &name.project, &name.instance).await?;
+        let uid = former.filter(|_| request.adopt).map_or_else(|| InstanceId::random().to_string(), |row| row.uid);
+        let row = InstanceRow {
+            secrets: seal_secrets(&state.keyring.current(), &format!("instance/{uid}"), &request.secrets),
+            uid,
+            organization: name.organization,
+            project: name.project,
+            name: name.instance,
+            engine: request.engine,
+            site,
+            settings: request.settings,
+            created_ms: now,
+            updated_ms: now,
+            resource_version: 1,
+            removed_ms: None,
+        };
+        let row = state.catalog.insert_instance(row, request.adopt).await?;
+        state.audit(who, "instance.add", &row.full_name()).await?;
+        jobs::export::soon(state).await?;
+        self.view_instance(row).await
+    }
+
+    /// Instances by name.
+    pub async fn instances(&self, query: ListQuery) -> Result<Page<Instance>, Error> {
+        let limit = query.page_size()?;
+        let page = self.0.catalog.list_instances(query.catalog_scope(), query.after.as_deref(), limit).await?;
+        let mut items = Vec::with_capacity(page.items.len());
+        for row in page.items {
+            items.push(self.view_instance(row).await?);
+        }
+        Ok(Page { items, next: page.next })
+    }
+
+    /// One instance.
+    pub async fn instance(&self, name: &InstanceName) -> Result<Instance, Error> {
+        self.view_instance(find(&self.0, name).await?).await
+    }
+
+    /// Asks the instance's plugin to look at the server: what it is, and what would keep a backup from succeeding.
+    pub async fn check_instance(&self, name: &InstanceName) -> Result<InstanceCheck, Error> {
+        let state = &self.0;
+        let row = find(state, name).await?;
+        let plugin = state.plugins.of_engine(&row.engine)?;
+        let watch = Watch { events: std::sync::Arc::new(Silent), cancel: tokio_util::sync::CancellationToken::new() };
+        match plugin.run(Call::Probe, grants(state, &row, plugin)?, watch).await {
+            Ok(document) => check_from(document),
+            Err(failure) => Ok(unreachable(failure.into())),
+        }
+    }
+
+    /// Takes an instance off the list. Its backups stay.
+    pub async fn remove_instance(&self, who: &Principal, name: &InstanceName) -> Result<(), Error> {
+        let state = &self.0;
+        let row = find(state, name).await?;
+        let running = state
+            .catalog
+            .list_backups(Scope::from_path(&name.to_string()), Some(BackupState::Pending), None, 1)
+            .await?;
+        if !running.items.is_empty() {
+            return Err(Error::unprocessable("backup-running", format!("a backup of {name} is running"))
+                .hint("Wait for its end, or cancel its job first."));
+        }
+        state.catalog.remove_instance(&row.uid, clock::now_ms()).await?;
+        state.audit(who, "instance.remove", &name.to_string()).await?;
+        jobs::export::soon(state).await
+    }
+
+    /// The plugins that are loaded.
+    pub async fn plugins(&self) -> Vec<PluginInfo> {
+        self.0.plugins.all().map(views::plugin).collect()
+    }
+
+    async fn view_instance(&self, row: InstanceRow) -> Result<Instance, Error> {
+        let latest = match self.0.catalog.latest_usable(&row.uid).await? {
+            Some(backup) => {
+                let copies = backups::copies(&self.0, &backup.uid).await?;
+                Some((backup, copies))
+            }
+            None => None,
+        };
+        let targets = self.0.catalog.targets().await?;
+        Ok(views::instance(&row, latest.as_ref(), &targets))
+    }
+}
+
+/// The live instance of that name.
+pub(crate) async fn find(state: &State, name: &InstanceName) -> Result<InstanceRow, Error> {
+    match state.catalog.instance_by_name(&name.organization, &name.project, &name.instance).await? {
+        Some(row) => Ok(row),
+        None => Err(Error::not_found("instance-not-found", format!("there is no instance {name}"))
+            .hint("`holdfast instance list` shows all.")),
+    }
+}
+
+/// What a job on this instance may touch, its secrets opened.
+pub(crate) fn grants(state: &State, row: &InstanceRow, plugin: &Plugin) -> Result<Grants, Error> {
+    let secrets = open_secrets(&state.keyring.current(), &format!("instance/{}", row.uid), &row.secrets)?;
+    settings::grants(plugin.description(), &row.settings, secrets)
+}
+
+/// Seals secrets for their row; `context` and key are bound in.
+pub(crate) fn seal_secrets(
+    keyring: &Keyring,
+    context: &str,
+    secrets: &BTreeMap<String, String>,
+) -> BTreeMap<String, Vec<u8>> {
+    secrets
+        .iter()
+        .map(|(key, value)| (key.clone(), keyring.seal_secret(&format!("{context}/{key}"), value.as_bytes())))
+        .collect()
+}
+
+/// Opens what [`seal_secrets`] sealed.
+pub(crate) fn open_secrets(
+    keyring: &Keyring,
+    context: &str,
+    sealed: &BTreeMap<String, Vec<u8>>,
+) -> Result<BTreeMap<String, Zeroizing<Vec<u8>>>, Error> {
+    sealed
+        .iter()
+        .map(|(key, value)| Ok((key.clone(), keyring.open_secret(&format!("{context}/{key}"), value)?)))
+        .collect()
+}
+
+fn check_from(document: serde_json::Value) -> Result<InstanceCheck, Error> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Probe {
+        version: Option<String>,
+        role: Option<String>,
+        size_bytes: Option<u64>,
+        #[serde(default)]
+        problems: Vec<Problem>,
+    }
+    let probe: Probe = serde_json::from_value(document).map_err(|error| {
+        Error::new(
+            ErrorKind::Internal,
+            "plugin-answer",
+            format!("the plugin's probe answered what nobody understands: {error}"),
+        )
+    })?;
+    Ok(InstanceCheck {
+        reachable: true,
+        version: probe.version,
+        role: probe.role,
+        size_bytes: probe.size_bytes,
+        problems: probe.problems,
+    })
+}
+
+fn unreachable(error: Error) -> InstanceCheck {
+    let problem = Problem { code: error.code, message: error.message, hint: error.hint, blocking: true };
+    InstanceCheck { reachable: false, version: None, role: None, size_bytes: None, problems: vec![problem] }
+}

@@ -1,0 +1,116 @@
+//! The export job: the catalog's rows as an ordinary backup in the system domain, so that they are at every target.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use holdfast_catalog::{Snapshot, TargetRole};
+use holdfast_repository::{
+    BackupId, BackupPlan, BackupReader, BackupRecord, ContentClass, Digest, Entry, EntryKind, InstanceId,
+};
+
+use super::{Context, JobKind};
+use crate::appliance::State;
+use crate::{Error, ErrorKind, clock, jobs, targets};
+
+/// Path of the only entry.
+const ENTRY: &str = "catalog.json";
+/// Changes that come together are exported together: after instances, targets, keys.
+const SOON_MS: i64 = 1_000;
+/// After backups, whose facts are in the heads anyway.
+const LATER_MS: i64 = 120_000;
+
+/// After a change that heads do not hold.
+pub(crate) async fn soon(state: &State) -> Result<(), Error> {
+    super::enqueue_follow_up(state, JobKind::Export, "catalog".to_owned(), &(), clock::now_ms() + SOON_MS).await?;
+    Ok(state.catalog.hurry_job(JobKind::Export.name(), "catalog", clock::now_ms() + SOON_MS).await?)
+}
+
+/// After a change that heads hold too.
+pub(crate) async fn later(state: &State) -> Result<(), Error> {
+    super::enqueue_follow_up(state, JobKind::Export, "catalog".to_owned(), &(), clock::now_ms() + LATER_MS).await
+}
+
+pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
+    let state = &context.state;
+    if state.is_recovered() {
+        return Ok(serde_json::json!({ "note": "nothing is exported before the take over" }));
+    }
+    let snapshot = state.catalog.export(&[]).await?;
+    let bytes = serde_json::to_vec(&snapshot).map_err(|error| {
+        Error::new(ErrorKind::Internal, "encoding", format!("encoding the catalog failed: {error}"))
+    })?;
+    let record = write(state, &bytes).await?;
+    for target in state.catalog.targets().await? {
+        if target.role != TargetRole::Primary {
+            jobs::replicate::soon(state, &target).await?;
+        }
+    }
+    Ok(serde_json::json!({ "backup": record.backup.to_string(), "bytes": bytes.len() }))
+}
+
+async fn write(state: &State, bytes: &[u8]) -> Result<BackupRecord, Error> {
+    let primary = state.repository(&targets::primary(state).await?).await?;
+    let now = clock::now_ms();
+    let backup = BackupId::random();
+    let plan = BackupPlan {
+        backup,
+        domain: state.keyring.current().system_domain(),
+        parent: None,
+        component: Arc::from([]),
+        started_ms: clock::unsigned(now),
+    };
+    let writer = primary.begin_backup(plan).await?;
+    let entry = Entry {
+        path: ENTRY.to_owned(),
+        kind: EntryKind::File,
+        size: Some(bytes.len() as u64),
+        mode: 0o600,
+        modified: now / 1000,
+        annotations: BTreeMap::new(),
+    };
+    let mut content = writer.begin_entry(entry, ContentClass::Bytes).await?;
+    content.write(bytes).await?;
+    content.finish().await?;
+    Ok(writer.commit(record(backup, now, bytes.len() as u64), "{}".to_owned()).await?)
+}
+
+fn record(backup: BackupId, now: i64, bytes: u64) -> BackupRecord {
+    BackupRecord {
+        backup,
+        instance: InstanceId([0; 16]),
+        organization: String::new(),
+        project: String::new(),
+        instance_name: "catalog".to_owned(),
+        name: clock::compact(now),
+        description: None,
+        labels: BTreeMap::new(),
+        engine: "holdfast".to_owned(),
+        method: "export".to_owned(),
+        backup_type: "full".to_owned(),
+        plugin: concat!("holdfast@", env!("CARGO_PKG_VERSION")).to_owned(),
+        component: Digest::of(&[]),
+        created_ms: clock::unsigned(now),
+        started_ms: clock::unsigned(now),
+        finished_ms: clock::unsigned(now),
+        entries: 1,
+        logical_bytes: bytes,
+        stored_bytes: 0,
+        parent: None,
+        warnings: Vec::new(),
+        verifications: Vec::new(),
+        site: String::new(),
+    }
+}
+
+/// Reads an export back.
+pub(crate) async fn read(reader: &BackupReader) -> Result<Snapshot, Error> {
+    let mut content = reader.open(ENTRY, 0, None).await?;
+    let mut bytes = Vec::new();
+    while let Some(piece) = content.next().await? {
+        bytes.extend_from_slice(&piece);
+    }
+    serde_json::from_slice(&bytes).map_err(|error| {
+        Error::unprocessable("bad-export", format!("the catalog's export cannot be read: {error}"))
+            .hint("It may come from a newer version; use that version to recover.")
+    })
+}

@@ -1,0 +1,48 @@
+//! The restore job: opens the backup, lets its plugin write the directories, and leaves nothing half done.
+
+use std::sync::Arc;
+
+use holdfast_repository::BackupReader;
+use holdfast_sandbox::{Call, Grants, Plugin, Watch};
+use serde::{Deserialize, Serialize};
+
+use super::Context;
+use crate::destination::Directories;
+use crate::resources::CreateRestore;
+use crate::{Error, backups};
+
+/// What the job's row says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Payload {
+    pub(crate) backup: String,
+    pub(crate) request: CreateRestore,
+}
+
+pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
+    let state = &context.state;
+    let Payload { backup, request } = context.payload()?;
+    let row = state.catalog.backup_by_uid(&backup).await?;
+    let row = row.ok_or_else(|| Error::not_found("backup-not-found", "the backup was deleted meanwhile"))?;
+    let (repository, reader) = backups::open(state, &row, request.from.as_deref()).await?;
+    let plugin = state.plugins.for_backup(&row.engine, &repository, reader.component()).await?;
+    let directories = Directories::check(&request.to_directory, &request.map, request.owner.as_deref())?;
+    write(&plugin, reader, &directories, context.watch()).await
+}
+
+/// Restores into checked directories; if that fails, they are emptied again.
+pub(crate) async fn write(
+    plugin: &Plugin,
+    reader: BackupReader,
+    directories: &Directories,
+    watch: Watch,
+) -> Result<serde_json::Value, Error> {
+    let grants = Grants { current: Some(reader), destination: Some(directories.make()?), ..Grants::default() };
+    let events = Arc::clone(&watch.events);
+    let restored = plugin.run(Call::Restore(serde_json::json!({ "overwrite": false })), grants, watch).await;
+    restored.map_err(|failure| {
+        if let Err(error) = directories.clear() {
+            events.log("error", &format!("what was restored so far could not be removed: {error}"));
+        }
+        failure.into()
+    })
+}

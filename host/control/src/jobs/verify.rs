@@ -1,0 +1,155 @@
+//! The verify job: reads a backup back and proves it, by its bytes or by its engine's rules, and records the proof at the target that was read.
+
+use holdfast_repository::{BackupReader, EntryKind, Repository, Verification};
+use holdfast_sandbox::{Call, Events, Grants};
+use serde::{Deserialize, Serialize};
+
+use super::Context;
+use crate::resources::Verified;
+use crate::{Error, ErrorKind, backups, clock};
+use holdfast_catalog::BackupRow;
+
+/// What the job's row says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Payload {
+    pub(crate) backup: String,
+    pub(crate) level: String,
+    pub(crate) from: Option<String>,
+}
+
+/// A plugin's answer; its checks are told to people as they are.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    passed: bool,
+    #[serde(default)]
+    checks: Vec<Check>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Check {
+    name: String,
+    passed: bool,
+    #[serde(default)]
+    detail: String,
+}
+
+pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
+    let state = &context.state;
+    let payload: Payload = context.payload()?;
+    let row = state.catalog.backup_by_uid(&payload.backup).await?;
+    let row = row.ok_or_else(|| Error::not_found("backup-not-found", "the backup was deleted meanwhile"))?;
+    let (target, repository, reader) = backups::open_at(state, &row, payload.from.as_deref()).await?;
+    let outcome = match payload.level.as_str() {
+        "bytes" => bytes(context, &reader).await?,
+        _ => engine(context, &row, &repository, reader).await?,
+    };
+    let proof = Verification {
+        level: payload.level,
+        target: target.name,
+        at_ms: clock::unsigned(clock::now_ms()),
+        passed: outcome.passed,
+        detail: detail(&outcome),
+    };
+    note(context, &row, &repository, &proof).await?;
+    Ok(
+        serde_json::json!({ "level": proof.level, "target": proof.target, "passed": proof.passed, "checks": outcome.checks }),
+    )
+}
+
+/// Reads every byte of every entry; each chunk is authenticated and hashed on its way.
+async fn bytes(context: &Context, reader: &BackupReader) -> Result<Answer, Error> {
+    const PAGE: usize = 1000;
+    let (mut entries, mut read, mut after) = (0_u64, 0_u64, String::new());
+    loop {
+        let page = reader.entries("", &after, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after.clone_from(&last.path);
+        for entry in &page {
+            entries += 1;
+            if entry.kind == EntryKind::File {
+                match read_through(context, reader, &entry.path, read).await {
+                    Ok(bytes) => read += bytes,
+                    Err(error) if error.kind == ErrorKind::Unprocessable => return Ok(lost(&entry.path, &error)),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+    Ok(Answer {
+        passed: true,
+        checks: vec![Check {
+            name: "bytes".to_owned(),
+            passed: true,
+            detail: format!("{entries} entries, {read} bytes read"),
+        }],
+    })
+}
+
+fn lost(path: &str, error: &Error) -> Answer {
+    Answer {
+        passed: false,
+        checks: vec![Check { name: "bytes".to_owned(), passed: false, detail: format!("{path}: {error}") }],
+    }
+}
+
+async fn read_through(context: &Context, reader: &BackupReader, path: &str, before: u64) -> Result<u64, Error> {
+    let mut content = reader.open(path, 0, None).await?;
+    let mut read = 0;
+    while let Some(piece) = content.next().await? {
+        if context.cancel.is_cancelled() {
+            return Err(Error::unprocessable("cancelled", "cancelled"));
+        }
+        read += piece.len() as u64;
+        context.reporter.progress("reading", before + read, None, "bytes");
+    }
+    Ok(read)
+}
+
+/// Lets the plugin prove it by its engine's rules.
+async fn engine(
+    context: &Context,
+    row: &BackupRow,
+    repository: &Repository,
+    reader: BackupReader,
+) -> Result<Answer, Error> {
+    let plugin = context.state.plugins.for_backup(&row.engine, repository, reader.component()).await?;
+    let grants = Grants { current: Some(reader), ..Grants::default() };
+    let document = plugin.run(Call::Verify(serde_json::json!({ "level": "engine" })), grants, context.watch()).await?;
+    serde_json::from_value(document).map_err(|error| {
+        Error::new(
+            ErrorKind::Internal,
+            "plugin-answer",
+            format!("the plugin's verification answered what nobody understands: {error}"),
+        )
+    })
+}
+
+fn detail(answer: &Answer) -> String {
+    match answer.checks.iter().find(|check| !check.passed) {
+        Some(check) => format!("{}: {}", check.name, check.detail),
+        None => format!("{} checks passed", answer.checks.len()),
+    }
+}
+
+/// The proof becomes a fact about the backup: in the target's heads, and in the catalog.
+async fn note(context: &Context, row: &BackupRow, repository: &Repository, proof: &Verification) -> Result<(), Error> {
+    let state = &context.state;
+    let (domain, id) = backups::ids(state, row)?;
+    if !state.is_recovered()
+        && let Some(mut record) = repository.backups(domain).await?.into_iter().find(|record| record.backup == id)
+    {
+        record.verifications.push(proof.clone());
+        repository.amend(domain, vec![record]).await?;
+    }
+    let verified = Verified {
+        level: proof.level.clone(),
+        target: proof.target.clone(),
+        at: clock::text(clock::signed(proof.at_ms)),
+        passed: proof.passed,
+        detail: proof.detail.clone(),
+    };
+    let document = serde_json::to_value(&verified)
+        .map_err(|error| Error::new(ErrorKind::Internal, "encoding", format!("encoding a proof failed: {error}")))?;
+    state.catalog.backup_verified(&row.uid, document, clock::now_ms()).await?;
+    Ok(())
+}

@@ -1,0 +1,403 @@
+//! Without an appliance: a data directory made from a target and a recovery kit, and a restore straight from a target.
+//!
+//! Neither writes anything to the target, not even a probe.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use holdfast_catalog::{
+    BackupRow, BackupState, Catalog, CopyRow, CopyState, InstanceRow, SNAPSHOT_VERSION, Snapshot, TargetRole, TargetRow,
+};
+use holdfast_repository::{
+    BackupRecord, DomainId, Keyring, RecoveryKit, Repository, SharedKeyring, WriterId, recover_keyring,
+};
+use holdfast_sandbox::{RuntimeOptions, Watch};
+use holdfast_storage::{Settings, Storage};
+use serde::Serialize;
+
+use crate::appliance::{MODE, Plugins, RECOVERED};
+use crate::data_dir::DataDir;
+use crate::destination::Directories;
+use crate::instances::seal_secrets;
+use crate::names::backup_reference;
+use crate::resources::CreateRestore;
+use crate::{Error, clock, jobs};
+
+/// What `recover` needs. `from` takes its credentials from `settings` (`access-key`, `secret-key`).
+#[derive(Clone)]
+pub struct RecoverRequest {
+    /// URL of the target.
+    pub from: String,
+    /// Credentials and options of the target.
+    pub settings: Settings,
+    /// Text of the recovery kit.
+    pub kit: String,
+    /// Absent or empty.
+    pub data_dir: PathBuf,
+    /// Accept the keyring of a kit that pins none.
+    pub trust_keyring: bool,
+}
+
+/// What `recover` found.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recovered {
+    /// Id of the repository.
+    pub repository: String,
+    /// Instances that are known again.
+    pub instances: u64,
+    /// Backups that can be restored.
+    pub backups: u64,
+    /// `catalog export` or `heads`: what the catalog was made from.
+    pub source: String,
+    /// Newest head of each domain; compare them with the last ones that you know.
+    pub heads: Vec<RecoveredHead>,
+}
+
+/// The newest head of a domain.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveredHead {
+    /// Id of the domain.
+    pub domain: String,
+    /// Its place in the chain.
+    pub sequence: u64,
+    /// When it was written.
+    pub written_at: String,
+    /// Its digest.
+    pub digest: String,
+    /// Raised by each take over.
+    pub epoch: u64,
+}
+
+/// An offline restore.
+#[derive(Clone)]
+pub struct OfflineRestore {
+    /// URL of the target.
+    pub from: String,
+    /// Credentials and options of the target.
+    pub settings: Settings,
+    /// Text of the recovery kit.
+    pub kit: String,
+    /// Accept the keyring of a kit that pins none.
+    pub trust_keyring: bool,
+    /// What to restore, and where to; its `from` is not used.
+    pub restore: CreateRestore,
+    /// Components that came with the binary.
+    pub components: Vec<Arc<[u8]>>,
+}
+
+/// A target that was opened with nothing but the kit.
+struct Opened {
+    keyring: SharedKeyring,
+    repository: Repository,
+}
+
+impl Opened {
+    async fn open(from: &str, settings: &Settings, kit: &str, trust: bool) -> Result<Self, Error> {
+        let kit = RecoveryKit::parse(kit)?;
+        let storage: Arc<dyn Storage> = holdfast_storage::open(from, settings)?;
+        let keyring = SharedKeyring::new(recover_keyring(storage.as_ref(), &kit, trust).await?);
+        let repository = Repository::open_read_only(storage, keyring.clone()).await?;
+        Ok(Self { keyring, repository })
+    }
+
+    /// Every backup that the heads name, system exports not among them.
+    async fn records(&self) -> Result<Vec<(DomainId, BackupRecord)>, Error> {
+        let keyring = self.keyring.current();
+        let mut records = Vec::new();
+        for domain in keyring.domains().into_iter().filter(|domain| *domain != keyring.system_domain()) {
+            records.extend(self.repository.backups(domain).await?.into_iter().map(|record| (domain, record)));
+        }
+        Ok(records)
+    }
+
+    /// The newest export of the catalog that can be read.
+    async fn snapshot(&self) -> Result<Option<Snapshot>, Error> {
+        let system = self.keyring.current().system_domain();
+        let mut exports = self.repository.backups(system).await?;
+        exports.sort_by_key(|record| std::cmp::Reverse((record.finished_ms, record.backup)));
+        for record in exports {
+            let read = async { jobs::export::read(&self.repository.open_backup(system, record.backup).await?).await };
+            match read.await {
+                Ok(snapshot) => return Ok(Some(snapshot)),
+                Err(error) => {
+                    tracing::warn!(export = %record.name, %error, "this export of the catalog cannot be read, an older one is tried")
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Makes a data directory from a target and a recovery kit's text. Writes nothing to the target; leaves nothing behind when it fails.
+pub async fn recover(request: RecoverRequest) -> Result<Recovered, Error> {
+    let opened = Opened::open(&request.from, &request.settings, &request.kit, request.trust_keyring).await?;
+    let records = opened.records().await?;
+    let snapshot = opened.snapshot().await?;
+    let source = if snapshot.is_some() { "catalog export" } else { "heads" }.to_owned();
+    let keyring = opened.keyring.current();
+
+    let data = DataDir::create(&request.data_dir)?;
+    let snapshot = reborn(snapshot.unwrap_or_else(empty), &records, &request, &data, &keyring);
+    let recovered = Recovered {
+        repository: keyring.repository().to_string(),
+        instances: snapshot.instances.iter().filter(|row| row.removed_ms.is_none()).count() as u64,
+        backups: records.len() as u64,
+        source,
+        heads: heads(&opened.repository).await?,
+    };
+    let catalog = Catalog::open(&data.catalog()).await?;
+    catalog.import(snapshot).await?;
+    catalog.set_meta(MODE, RECOVERED.as_bytes()).await?;
+    // The keyring goes last: without it `serve` refuses the directory.
+    data.write_keyring(&keyring, &data.unlock_key()?)?;
+    Ok(recovered)
+}
+
+async fn heads(repository: &Repository) -> Result<Vec<RecoveredHead>, Error> {
+    let heads = repository.newest_heads().await?.into_iter();
+    Ok(heads
+        .map(|head| RecoveredHead {
+            domain: head.domain.to_string(),
+            sequence: head.sequence,
+            written_at: clock::text(clock::signed(head.written_ms)),
+            digest: head.digest.to_string(),
+            epoch: head.epoch,
+        })
+        .collect())
+}
+
+fn empty() -> Snapshot {
+    Snapshot {
+        version: SNAPSHOT_VERSION,
+        meta: BTreeMap::new(),
+        instances: Vec::new(),
+        targets: Vec::new(),
+        backups: Vec::new(),
+        copies: Vec::new(),
+        tokens: Vec::new(),
+    }
+}
+
+/// The former catalog as it is true for the new appliance: backups are those that this target's heads name, and a primary in the former data directory
+/// is an empty one in the new.
+fn reborn(
+    mut snapshot: Snapshot,
+    records: &[(DomainId, BackupRecord)],
+    request: &RecoverRequest,
+    data: &DataDir,
+    keyring: &Keyring,
+) -> Snapshot {
+    let now = clock::now_ms();
+    let target = adopt_target(&mut snapshot, request, keyring, now);
+    let primary = renew_primary(&mut snapshot, &target, data, now);
+    snapshot.backups.retain(|row| row.state == BackupState::Succeeded);
+    for (_, record) in records {
+        let uid = record.backup.to_string();
+        if !snapshot.instances.iter().any(|row| row.uid == record.instance.to_string()) {
+            snapshot.instances.push(instance_row(record, now));
+        }
+        if !snapshot.backups.iter().any(|row| row.uid == uid) {
+            snapshot.backups.push(backup_row(record, now));
+        }
+        mark_durable(&mut snapshot, &uid, &target, record);
+    }
+    // A new primary is empty, and this target holds what its heads name: the export may remember more.
+    let held: BTreeSet<_> = records.iter().map(|(_, record)| record.backup.to_string()).collect();
+    snapshot
+        .copies
+        .retain(|copy| copy.target_uid != primary && (copy.target_uid != target || held.contains(&copy.backup_uid)));
+    let copied: BTreeSet<_> = snapshot
+        .copies
+        .iter()
+        .filter(|copy| copy.state == CopyState::Durable)
+        .map(|copy| copy.backup_uid.clone())
+        .collect();
+    snapshot.backups.retain(|row| copied.contains(&row.uid));
+    let kept: BTreeSet<_> = snapshot.backups.iter().map(|row| row.uid.clone()).collect();
+    snapshot.copies.retain(|copy| kept.contains(&copy.backup_uid));
+    snapshot
+}
+
+/// The row of the target that was recovered from, with the credentials that worked. Its uid.
+fn adopt_target(snapshot: &mut Snapshot, request: &RecoverRequest, keyring: &Keyring, now: i64) -> String {
+    let place = |url: &str| url.split('?').next().unwrap_or(url).trim_end_matches('/').to_owned();
+    let known =
+        snapshot.targets.iter().position(|row| row.removed_ms.is_none() && place(&row.url) == place(&request.from));
+    let index = known.unwrap_or_else(|| {
+        snapshot.targets.push(TargetRow {
+            uid: WriterId::random().to_string(),
+            name: "recovered-from".to_owned(),
+            role: TargetRole::Secondary,
+            url: request.from.clone(),
+            site: "recovered".to_owned(),
+            settings: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            conditional_writes: true,
+            last_error: None,
+            newest_heads: "[]".to_owned(),
+            created_ms: now,
+            updated_ms: now,
+            resource_version: 1,
+            removed_ms: None,
+        });
+        snapshot.targets.len() - 1
+    });
+    let row = &mut snapshot.targets[index];
+    row.url.clone_from(&request.from);
+    row.secrets = seal_secrets(keyring, &format!("target/{}", row.uid), &request.settings);
+    row.settings.retain(|key, _| !request.settings.contains_key(key));
+    row.uid.clone()
+}
+
+/// The primary's row. One that lay in a directory of the former machine is an empty one in the new data directory. Its uid.
+fn renew_primary(snapshot: &mut Snapshot, recovered_from: &str, data: &DataDir, now: i64) -> String {
+    let index = snapshot
+        .targets
+        .iter()
+        .position(|row| row.removed_ms.is_none() && row.role == TargetRole::Primary)
+        .unwrap_or_else(|| {
+            snapshot.targets.push(TargetRow {
+                uid: WriterId::random().to_string(),
+                name: "primary".to_owned(),
+                role: TargetRole::Primary,
+                url: data.default_primary(),
+                site: "local".to_owned(),
+                settings: BTreeMap::new(),
+                secrets: BTreeMap::new(),
+                conditional_writes: true,
+                last_error: None,
+                newest_heads: "[]".to_owned(),
+                created_ms: now,
+                updated_ms: now,
+                resource_version: 1,
+                removed_ms: None,
+            });
+            snapshot.targets.len() - 1
+        });
+    let primary = &mut snapshot.targets[index];
+    if primary.url.starts_with("file://") {
+        if primary.uid == recovered_from {
+            // Recovered from a copy of the primary itself: it stays where it is and serves as the other place.
+            primary.role = TargetRole::Secondary;
+            primary.name = "former-primary".to_owned();
+            return renew_primary(snapshot, recovered_from, data, now);
+        }
+        primary.url = data.default_primary();
+        primary.last_error = None;
+    }
+    primary.uid.clone()
+}
+
+fn mark_durable(snapshot: &mut Snapshot, backup_uid: &str, target_uid: &str, record: &BackupRecord) {
+    let at = clock::signed(record.finished_ms);
+    match snapshot.copies.iter_mut().find(|copy| copy.backup_uid == backup_uid && copy.target_uid == target_uid) {
+        Some(copy) => {
+            copy.state = CopyState::Durable;
+            copy.durable_ms.get_or_insert(at);
+        }
+        None => snapshot.copies.push(CopyRow {
+            backup_uid: backup_uid.to_owned(),
+            target_uid: target_uid.to_owned(),
+            state: CopyState::Durable,
+            durable_ms: Some(at),
+            reason: None,
+            copied_bytes: 0,
+        }),
+    }
+}
+
+/// An instance that only its backups remember: enough to browse and restore; its connection must be set again.
+fn instance_row(record: &BackupRecord, now: i64) -> InstanceRow {
+    InstanceRow {
+        uid: record.instance.to_string(),
+        organization: record.organization.clone(),
+        project: record.project.clone(),
+        name: record.instance_name.clone(),
+        engine: record.engine.clone(),
+        site: record.site.clone(),
+        settings: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        created_ms: clock::signed(record.created_ms),
+        updated_ms: now,
+        resource_version: 1,
+        removed_ms: Some(now),
+    }
+}
+
+fn backup_row(record: &BackupRecord, now: i64) -> BackupRow {
+    BackupRow {
+        uid: record.backup.to_string(),
+        instance_uid: record.instance.to_string(),
+        organization: record.organization.clone(),
+        project: record.project.clone(),
+        instance: record.instance_name.clone(),
+        name: record.name.clone(),
+        description: record.description.clone(),
+        method: record.method.clone(),
+        backup_type: record.backup_type.clone(),
+        plugin: record.plugin.clone(),
+        component: record.component.to_string(),
+        engine: record.engine.clone(),
+        site: record.site.clone(),
+        labels: record.labels.clone(),
+        state: BackupState::Succeeded,
+        phase: "done".to_owned(),
+        reason: None,
+        hint: None,
+        created_ms: clock::signed(record.created_ms),
+        started_ms: Some(clock::signed(record.started_ms)),
+        finished_ms: Some(clock::signed(record.finished_ms)),
+        entries: record.entries,
+        logical_bytes: record.logical_bytes,
+        stored_bytes: record.stored_bytes,
+        warnings: record.warnings.clone(),
+        verified: None,
+        document: None,
+        parent: record.parent.map(|parent| parent.to_string()),
+        job_id: None,
+        updated_ms: now,
+        resource_version: 1,
+    }
+}
+
+/// Restores straight from a target with a recovery kit, without any appliance.
+pub async fn restore_offline(request: OfflineRestore, watch: Watch) -> Result<serde_json::Value, Error> {
+    let (name, backup) = backup_reference(&request.restore.backup)?;
+    let directories =
+        Directories::check(&request.restore.to_directory, &request.restore.map, request.restore.owner.as_deref())?;
+    let opened = Opened::open(&request.from, &request.settings, &request.kit, request.trust_keyring).await?;
+    let mut records = opened.records().await?;
+    records.retain(|(_, r)| {
+        (r.organization.as_str(), r.project.as_str(), r.instance_name.as_str())
+            == (&name.organization, &name.project, &name.instance)
+    });
+    let found = match backup.as_str() {
+        "latest" => records.into_iter().max_by_key(|(_, record)| (record.finished_ms, record.backup)),
+        wanted => records.into_iter().find(|(_, record)| record.name == wanted || record.backup.to_string() == wanted),
+    };
+    let (domain, record) = found.ok_or_else(|| {
+        Error::not_found(
+            "backup-not-found",
+            format!("{} holds no backup {name}/{backup}", opened.repository.location()),
+        )
+        .hint("`holdfast recover` into an empty directory lists what there is, without changing the target.")
+    })?;
+    let reader = opened.repository.open_backup(domain, record.backup).await?;
+    // Compiled code is kept beside nothing that lasts.
+    let cache = std::env::temp_dir().join(format!("holdfast-{}", WriterId::random()));
+    let options =
+        RuntimeOptions { cache_directory: cache.clone(), cache_key: opened.keyring.current().derive("compiled code") };
+    let plugins = Plugins::load_with(options, &request.components).await?;
+    let plugin = plugins.for_backup(&record.engine, &opened.repository, reader.component()).await;
+    let restored = match plugin {
+        Ok(plugin) => jobs::restore::write(&plugin, reader, &directories, watch).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = std::fs::remove_dir_all(&cache) {
+        tracing::debug!(%error, "removing the cache of compiled code failed");
+    }
+    restored
+}

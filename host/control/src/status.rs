@@ -1,0 +1,70 @@
+//! What an operator wants to know first.
+
+use crate::resources::{Problem, Status};
+use crate::{Appliance, Error};
+
+impl Appliance {
+    /// State of the appliance, and what wants attention.
+    pub async fn status(&self) -> Result<Status, Error> {
+        let state = &self.0;
+        let counts = state.catalog.counts().await?;
+        let jobs = state.catalog.job_counts().await?;
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            repository: state.keyring.current().repository().to_string(),
+            mode: if state.is_recovered() { "recovered" } else { "ready" }.to_owned(),
+            instances: counts.instances,
+            backups: counts.backups,
+            running_jobs: jobs.running,
+            queued_jobs: jobs.queued,
+            problems: self.problems().await?,
+        })
+    }
+
+    async fn problems(&self) -> Result<Vec<Problem>, Error> {
+        let state = &self.0;
+        let mut problems = Vec::new();
+        let mut note = |code: &str, message: String, hint: String| {
+            problems.push(Problem { code: code.to_owned(), message, hint: Some(hint), blocking: false });
+        };
+        if state.is_recovered() {
+            note(
+                "recovered-read-only",
+                "this appliance was recovered and writes to no target yet".to_owned(),
+                format!(
+                    "If the former appliance is gone for good, run: holdfast takeover --confirm {}",
+                    state.keyring.current().repository()
+                ),
+            );
+        }
+        if state.keyring.current().recipients().is_empty() {
+            note(
+                "no-recovery-recipient",
+                "nobody can recover this repository if the appliance is lost".to_owned(),
+                "Run `holdfast key recipient add NAME --generate FILE` and keep FILE off this machine.".to_owned(),
+            );
+        }
+        let targets = state.catalog.targets().await?;
+        let counts = state.catalog.target_counts().await?;
+        if targets.iter().all(|target| target.site == targets[0].site) {
+            note(
+                "one-site",
+                "backups are not protected against the loss of a site".to_owned(),
+                "Add a target at another site: `holdfast target add NAME URL --site SITE`.".to_owned(),
+            );
+        }
+        for target in &targets {
+            let behind = counts.get(&target.uid).map_or(0, |counts| counts.behind);
+            if let Some(error) = &target.last_error
+                && behind > 0
+            {
+                note(
+                    "target-behind",
+                    format!("the target {} lacks {behind} backups: {error}", target.name),
+                    format!("Replication is tried again by itself; `holdfast target sync {}` tries now.", target.name),
+                );
+            }
+        }
+        Ok(problems)
+    }
+}

@@ -1,0 +1,167 @@
+//! Rows as people see them.
+
+use std::collections::BTreeSet;
+
+use holdfast_catalog::{
+    BackupRow, BackupState, CopyRow, CopyState, InstanceRow, JobRow, JobState, TargetCounts, TargetRow,
+};
+use holdfast_sandbox::{Description, Plugin};
+
+use crate::clock;
+use crate::resources::{
+    Backup, BackupStatus, Instance, InstanceStatus, Job, JobError, PluginInfo, Progress, SiteCopy, Target,
+    TargetStatus, Verified,
+};
+
+/// The cursor after a full page of what has no page of its own.
+pub(crate) fn cursor<T>(rows: &[T], limit: u32, of: impl Fn(&T) -> String) -> Option<String> {
+    (rows.len() == limit as usize).then(|| rows.last().map(of)).flatten()
+}
+
+/// `name@version`.
+pub(crate) fn plugin_name(description: &Description) -> String {
+    format!("{}@{}", description.name, description.version)
+}
+
+pub(crate) fn plugin(plugin: &Plugin) -> PluginInfo {
+    let description = plugin.description();
+    PluginInfo {
+        name: description.name.clone(),
+        version: description.version.clone(),
+        engine: description.engine.clone(),
+        digest: plugin.digest().to_string(),
+        description: serde_json::to_value(description).unwrap_or_default(),
+    }
+}
+
+pub(crate) fn instance(
+    row: &InstanceRow,
+    latest: Option<&(BackupRow, Vec<CopyRow>)>,
+    targets: &[TargetRow],
+) -> Instance {
+    let mut settings = row.settings.clone();
+    settings.extend(row.secrets.keys().map(|key| (key.clone(), "***".to_owned())));
+    Instance {
+        uid: row.uid.clone(),
+        organization: row.organization.clone(),
+        project: row.project.clone(),
+        name: row.name.clone(),
+        engine: row.engine.clone(),
+        site: row.site.clone(),
+        settings,
+        created_at: clock::text(row.created_ms),
+        updated_at: clock::text(row.updated_ms),
+        resource_version: row.resource_version.to_string(),
+        status: InstanceStatus {
+            last_backup: latest.map(|(backup, _)| backup.name.clone()),
+            last_backup_at: latest.and_then(|(backup, _)| backup.finished_ms).map(clock::text),
+            protection: latest.map_or("none", |(_, copies)| protection(copies, targets)).to_owned(),
+        },
+    }
+}
+
+/// At how many sites a backup is durable: `none`, `single-site`, `two-sites`.
+fn protection(copies: &[CopyRow], targets: &[TargetRow]) -> &'static str {
+    let sites: BTreeSet<_> = targets
+        .iter()
+        .filter(|target| copies.iter().any(|copy| copy.target_uid == target.uid && copy.state == CopyState::Durable))
+        .map(|target| target.site.as_str())
+        .collect();
+    match sites.len() {
+        0 => "none",
+        1 => "single-site",
+        _ => "two-sites",
+    }
+}
+
+pub(crate) fn backup(row: &BackupRow, copies: &[CopyRow], targets: &[TargetRow]) -> Backup {
+    let sites = targets.iter().map(|target| {
+        let copy = copies.iter().find(|copy| copy.target_uid == target.uid);
+        SiteCopy {
+            site: target.site.clone(),
+            target: target.name.clone(),
+            state: copy.map_or(CopyState::Pending, |copy| copy.state).to_string(),
+            durable_at: copy.and_then(|copy| copy.durable_ms).map(clock::text),
+            reason: copy.and_then(|copy| copy.reason.clone()),
+            copied_bytes: copy.map_or(0, |copy| copy.copied_bytes),
+        }
+    });
+    Backup {
+        uid: row.uid.clone(),
+        organization: row.organization.clone(),
+        project: row.project.clone(),
+        instance: row.instance.clone(),
+        name: row.name.clone(),
+        description: row.description.clone(),
+        method: row.method.clone(),
+        backup_type: row.backup_type.clone(),
+        plugin: row.plugin.clone(),
+        labels: row.labels.clone(),
+        created_at: clock::text(row.created_ms),
+        updated_at: clock::text(row.updated_ms),
+        resource_version: row.resource_version.to_string(),
+        status: BackupStatus {
+            state: row.state.to_string(),
+            phase: row.phase.clone(),
+            ready_to_use: row.state == BackupState::Succeeded,
+            retained_as: Vec::new(),
+            reason: row.reason.clone(),
+            hint: row.hint.clone(),
+            started_at: row.started_ms.map(clock::text),
+            finished_at: row.finished_ms.map(clock::text),
+            entries: row.entries,
+            logical_bytes: row.logical_bytes,
+            stored_bytes: row.stored_bytes,
+            warnings: row.warnings.clone(),
+            verified: row.verified.clone().and_then(|value| serde_json::from_value::<Verified>(value).ok()),
+            protection: protection(copies, targets).to_owned(),
+            expires_at: None,
+            locked_until: None,
+            sites: sites.collect(),
+            job: row.job_id.clone(),
+        },
+    }
+}
+
+pub(crate) fn target(row: &TargetRow, counts: TargetCounts) -> Target {
+    Target {
+        name: row.name.clone(),
+        role: row.role.to_string(),
+        url: row.url.clone(),
+        site: row.site.clone(),
+        created_at: clock::text(row.created_ms),
+        resource_version: row.resource_version.to_string(),
+        status: TargetStatus {
+            backups: counts.durable,
+            behind: counts.behind,
+            conditional_writes: row.conditional_writes,
+            last_error: row.last_error.clone(),
+        },
+    }
+}
+
+pub(crate) fn job(row: &JobRow) -> Job {
+    Job {
+        id: row.id.clone(),
+        kind: row.kind.clone(),
+        state: row.state.to_string(),
+        attempts: row.attempts,
+        subject: row.subject.clone(),
+        progress: Progress {
+            phase: row.progress.phase.clone(),
+            done: row.progress.done,
+            total: row.progress.total,
+            unit: row.progress.unit.clone(),
+        },
+        error: row.error.as_ref().map(|error| JobError {
+            code: error.code.clone(),
+            message: error.message.clone(),
+            hint: error.hint.clone(),
+        }),
+        result: row.result.clone(),
+        created_at: clock::text(row.created_ms),
+        started_at: row.started_ms.map(clock::text),
+        finished_at: row.finished_ms.map(clock::text),
+        next_attempt_at: (row.state == JobState::Queued && row.attempts > 0).then(|| clock::text(row.not_before_ms)),
+    }
+}
