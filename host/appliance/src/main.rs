@@ -1,2 +1,17 @@
-//! holdfast
-fn main(){}
+//! `holdfast`: parses the command line and dispatches. Files that this process makes are for its user alone.
+
+mod cli;
+mod client;
+mod components;
+mod config;
+mod logging;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    cli::run(cli::Cli::parse())
+}

@@ -41,7 +41,8 @@ impl FromStr for Fingerprint {
 
     /// With or without `sha256:`; colons between the bytes, as other tools print them, are skipped.
     fn from_str(text: &str) -> Result<Self, String> {
-        let digits: Vec<u8> = text.strip_prefix("sha256:").unwrap_or(text).bytes().filter(|byte| *byte != b':').collect();
+        let digits: Vec<u8> =
+            text.strip_prefix("sha256:").unwrap_or(text).bytes().filter(|byte| *byte != b':').collect();
         let wrong = || format!("'{text}' is not a fingerprint: it has 64 hexadecimal digits, after `sha256:`");
         if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
             return Err(wrong());
@@ -84,7 +85,8 @@ impl Files {
 
     /// The certificate goes last: where it is missing, both are made anew.
     fn make(&self, names: Vec<String>) -> Result<(), Error> {
-        let unusable = |error: rcgen::Error| Error::Certificate { directory: self.directory.clone(), reason: error.to_string() };
+        let unusable =
+            |error: rcgen::Error| Error::Certificate { directory: self.directory.clone(), reason: error.to_string() };
         let key = rcgen::KeyPair::generate().map_err(unusable)?;
         let mut parameters = rcgen::CertificateParams::new(names).map_err(unusable)?;
         parameters.distinguished_name.push(rcgen::DnType::CommonName, "holdfast");
@@ -99,10 +101,13 @@ impl Files {
     fn load(&self) -> Result<Identity, Error> {
         let unusable = |reason: String| Error::Certificate { directory: self.directory.clone(), reason };
         let chain = fs::read(&self.certificate).map_err(failed(&self.certificate))?;
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(&chain).collect::<Result<_, _>>().map_err(|error| unusable(error.to_string()))?;
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(&chain)
+            .collect::<Result<_, _>>()
+            .map_err(|error| unusable(error.to_string()))?;
         let key = fs::read(&self.key).map_err(failed(&self.key))?;
         let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| unusable(error.to_string()))?;
-        let fingerprint = Fingerprint::of(chain.first().ok_or_else(|| unusable("certificate.pem is empty".to_owned()))?);
+        let fingerprint =
+            Fingerprint::of(chain.first().ok_or_else(|| unusable("certificate.pem is empty".to_owned()))?);
         let mut tls = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| unusable(error.to_string()))?

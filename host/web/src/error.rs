@@ -46,11 +46,16 @@ impl Error {
     pub fn hint(&self) -> String {
         match self {
             Self::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
-                "Another program listens there; stop it, or choose another address by --listen or `[server] listen`.".to_owned()
+                "Another program listens there; stop it, or choose another address by --listen or `[server] listen`."
+                    .to_owned()
             }
             Self::Listen { .. } => "Choose an address of this machine by --listen or `[server] listen`.".to_owned(),
-            Self::Socket { .. } => "The data directory must be writable, and its path shorter than 90 bytes.".to_owned(),
-            Self::CertificateFile { .. } => "The data directory must be readable and writable for the appliance's user.".to_owned(),
+            Self::Socket { .. } => {
+                "The data directory must be writable, and its path shorter than 90 bytes.".to_owned()
+            }
+            Self::CertificateFile { .. } => {
+                "The data directory must be readable and writable for the appliance's user.".to_owned()
+            }
             Self::Certificate { directory, .. } => format!(
                 "Put certificate.pem and key.pem that fit each other there, or remove {} to get a new self-signed certificate.",
                 directory.display()

@@ -64,7 +64,8 @@ mod tests {
         let socket = LocalSocket::bind(data_dir.path()).unwrap();
         let mode = fs::metadata(socket_path(data_dir.path())).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let (client, server) = tokio::join!(UnixStream::connect(socket_path(data_dir.path())), socket.listener.accept());
+        let (client, server) =
+            tokio::join!(UnixStream::connect(socket_path(data_dir.path())), socket.listener.accept());
         assert!(client.is_ok() && is_trusted(&server.unwrap().0));
         drop(socket);
         assert!(!socket_path(data_dir.path()).exists());

@@ -28,7 +28,8 @@ pub(crate) async fn identify(
 }
 
 fn bearer_token(request: &Request) -> Result<&str, Problem> {
-    let header = request.headers().get(AUTHORIZATION).ok_or_else(|| Problem::unauthorized("the request carries no token"))?;
+    let header =
+        request.headers().get(AUTHORIZATION).ok_or_else(|| Problem::unauthorized("the request carries no token"))?;
     let (scheme, token) = header.to_str().ok().and_then(|value| value.split_once(' ')).unwrap_or_default();
     if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() {
         Ok(token.trim())

@@ -14,7 +14,10 @@ use super::error::Problem;
 use super::extract::{BackupOf, Body, Instance, ListParameters, OptionalBody, Query};
 use super::jobs::accepted;
 
-pub(crate) async fn list(State(appliance): State<Appliance>, Query(query): Query<ListParameters>) -> Result<Json<Page<Backup>>, Problem> {
+pub(crate) async fn list(
+    State(appliance): State<Appliance>,
+    Query(query): Query<ListParameters>,
+) -> Result<Json<Page<Backup>>, Problem> {
     Ok(Json(appliance.backups(query.into()).await?))
 }
 
@@ -24,8 +27,7 @@ pub(crate) async fn list_of_instance(
     Instance(name): Instance,
     Query(query): Query<ListParameters>,
 ) -> Result<Json<Page<Backup>>, Problem> {
-    let scope = format!("{}/{}/{}", name.organization, name.project, name.instance);
-    let query = ListQuery { scope: Some(scope), ..query.into() };
+    let query = ListQuery { scope: Some(name.to_string()), ..query.into() };
     Ok(Json(appliance.backups(query).await?))
 }
 
@@ -55,7 +57,10 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     }
 }
 
-pub(crate) async fn show(State(appliance): State<Appliance>, BackupOf(name, backup): BackupOf) -> Result<Response, Problem> {
+pub(crate) async fn show(
+    State(appliance): State<Appliance>,
+    BackupOf(name, backup): BackupOf,
+) -> Result<Response, Problem> {
     let backup = appliance.backup(&name, &backup).await?;
     Ok(versioned(&backup.resource_version, &backup))
 }

@@ -35,8 +35,15 @@ struct Details<'a> {
 }
 
 impl Problem {
-    fn new(status: StatusCode, kind: ErrorKind, code: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        let error = Error { kind, code: code.to_owned(), message: message.into(), hint: Some(hint.into()), source: None };
+    fn new(
+        status: StatusCode,
+        kind: ErrorKind,
+        code: &str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        let error =
+            Error { kind, code: code.to_owned(), message: message.into(), hint: Some(hint.into()), source: None };
         Self { status, error }
     }
 
@@ -48,13 +55,25 @@ impl Problem {
     /// The body is longer than allowed.
     pub(crate) fn too_large() -> Self {
         let hint = "A request's body has at most 1 MiB.";
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorKind::Invalid, "body-too-large", "the request's body is too large", hint)
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorKind::Invalid,
+            "body-too-large",
+            "the request's body is too large",
+            hint,
+        )
     }
 
     /// The body did not come in time.
     pub(crate) fn too_slow() -> Self {
         let hint = "Send the whole body at once.";
-        Self::new(StatusCode::REQUEST_TIMEOUT, ErrorKind::Invalid, "body-too-slow", "the request's body did not come in time", hint)
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            ErrorKind::Invalid,
+            "body-too-slow",
+            "the request's body did not come in time",
+            hint,
+        )
     }
 
     /// Nobody is known by what the request carries.
@@ -77,7 +96,13 @@ impl Problem {
     /// The path has other operations.
     pub(crate) fn no_such_method() -> Self {
         let hint = "GET /api/v1/openapi.json lists the methods of each path.";
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, ErrorKind::Invalid, "no-such-method", "the path does not have this method", hint)
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            ErrorKind::Invalid,
+            "no-such-method",
+            "the path does not have this method",
+            hint,
+        )
     }
 
     /// The response for a client, under the request's id. Logs the causes.

@@ -58,14 +58,18 @@ fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 
 /// serde's own words name the field and, where it is unknown, the ones that are there.
 fn bad_field(place: &str, words: &str) -> Problem {
-    let code = if words.starts_with("unknown field") {
+    let code = if words.contains("unknown field `") {
         "unknown-field"
-    } else if words.starts_with("missing field") {
+    } else if words.contains("missing field `") {
         "missing-field"
     } else {
         "bad-field"
     };
-    Problem::bad_request(code, format!("{place} does not fit: {words}"), "GET /api/v1/openapi.json says which fields there are.")
+    Problem::bad_request(
+        code,
+        format!("{place} does not fit: {words}"),
+        "GET /api/v1/openapi.json says which fields there are.",
+    )
 }
 
 /// The query of a request.
@@ -79,7 +83,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
             Ok(axum::extract::Query(query)) => Ok(Self(query)),
             Err(rejection) => {
                 let words = rejection.body_text();
-                Err(bad_field("the query", words.rsplit_once("string: ").map_or(words.as_str(), |(_, words)| words)))
+                Err(bad_field("the query", words.split_once("string: ").map_or(words.as_str(), |(_, words)| words)))
             }
         }
     }
@@ -141,7 +145,11 @@ async fn path<T: DeserializeOwned + Send, S: Send + Sync>(parts: &mut Parts, sta
         Ok(Path(names)) => Ok(names),
         Err(rejection) => {
             let status = rejection.into_response().status();
-            Err(Problem::bad_request("bad-path", format!("a name in the path cannot be read ({status})"), "Names in a path are percent-encoded UTF-8."))
+            Err(Problem::bad_request(
+                "bad-path",
+                format!("a name in the path cannot be read ({status})"),
+                "Names in a path are percent-encoded UTF-8.",
+            ))
         }
     }
 }

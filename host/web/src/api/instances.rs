@@ -42,6 +42,9 @@ pub(crate) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(crate) async fn check(State(appliance): State<Appliance>, Instance(name): Instance) -> Result<Json<InstanceCheck>, Problem> {
+pub(crate) async fn check(
+    State(appliance): State<Appliance>,
+    Instance(name): Instance,
+) -> Result<Json<InstanceCheck>, Problem> {
     Ok(Json(appliance.check_instance(&name).await?))
 }

@@ -17,7 +17,10 @@ pub(crate) fn accepted(job: Job) -> Response {
     (StatusCode::ACCEPTED, [(LOCATION, location)], Json(job)).into_response()
 }
 
-pub(crate) async fn list(State(appliance): State<Appliance>, Query(query): Query<ListParameters>) -> Result<Json<Page<Job>>, Problem> {
+pub(crate) async fn list(
+    State(appliance): State<Appliance>,
+    Query(query): Query<ListParameters>,
+) -> Result<Json<Page<Job>>, Problem> {
     Ok(Json(appliance.jobs(query.into()).await?))
 }
 

@@ -1,15 +1,17 @@
 //! Contents page of the API: every operation, and the layers around them.
 
+use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
 use axum::middleware;
 use axum::routing::{self, MethodRouter};
-use axum::Router;
 use holdfast_control::Appliance;
 use tokio_util::sync::CancellationToken;
 
 use super::error::Problem;
-use super::{Api, access, answer, backups, instances, jobs, keys, openapi, plugins, repository, restores, status, targets};
+use super::{
+    Api, access, answer, backups, instances, jobs, keys, openapi, plugins, repository, restores, status, targets,
+};
 
 /// Longest body of a request, in bytes.
 const BODY_MAX: usize = 1024 * 1024;
@@ -104,7 +106,9 @@ mod tests {
             .as_object()
             .unwrap()
             .iter()
-            .flat_map(|(path, methods)| methods.as_object().unwrap().keys().map(move |method| (path.clone(), method.clone())))
+            .flat_map(|(path, methods)| {
+                methods.as_object().unwrap().keys().map(move |method| (path.clone(), method.clone()))
+            })
             .filter(|(_, method)| method != "parameters")
             .collect();
         let served: BTreeSet<(String, String)> = operations()

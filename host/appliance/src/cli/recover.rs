@@ -1,0 +1,60 @@
+//! `holdfast recover`: a data directory from one target and one recovery kit. Nothing is written to the target.
+
+use std::path::{Path, PathBuf};
+
+use holdfast_control::RecoverRequest;
+
+use super::output::print;
+use super::settings::Values;
+use super::{Common, Exit, Failure, say};
+
+/// Make a data directory from a target and a recovery kit
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The target's URL; S3 credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+    #[arg(long, value_name = "URL")]
+    from: String,
+    /// The recovery kit
+    #[arg(long, value_name = "FILE")]
+    identity: PathBuf,
+    /// Accept a keyring that the kit does not pin
+    #[arg(long)]
+    trust_keyring: bool,
+}
+
+/// Recovers.
+pub async fn recover(common: &Common, arguments: Arguments) -> Result<Exit, Failure> {
+    let request = RecoverRequest {
+        from: arguments.from,
+        settings: storage_settings(),
+        kit: read_kit(&arguments.identity)?,
+        data_dir: common.data_dir().to_owned(),
+        trust_keyring: arguments.trust_keyring,
+    };
+    let data_dir = request.data_dir.clone();
+    let recovered = holdfast_control::recover(request).await?;
+    print(common.output, &recovered)?;
+    say("next steps:");
+    say(format_args!("  holdfast serve --data-dir {}", data_dir.display()));
+    say(format_args!(
+        "  holdfast takeover --confirm {}    (once the former appliance is gone for good)",
+        recovered.repository
+    ));
+    Ok(Exit::Done)
+}
+
+/// The text of a recovery kit.
+pub fn read_kit(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| {
+        Failure::failed(format!("reading the recovery kit {} failed: {error}", path.display()))
+            .hint("It is the file that `holdfast key recipient add NAME --generate FILE` wrote.")
+    })
+}
+
+/// Credentials for a target without an appliance that knows them: from the variables that S3's own tools read.
+pub fn storage_settings() -> Values {
+    [("access-key", "AWS_ACCESS_KEY_ID"), ("secret-key", "AWS_SECRET_ACCESS_KEY")]
+        .into_iter()
+        .filter_map(|(key, variable)| std::env::var(variable).ok().map(|value| (key.to_owned(), value)))
+        .collect()
+}

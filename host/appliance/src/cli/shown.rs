@@ -1,0 +1,359 @@
+//! How each resource looks in a table.
+
+use holdfast_control::Recovered;
+use holdfast_control::resources::{
+    Backup, BackupEntry, Instance, InstanceCheck, Job, LogLine, PluginInfo, Problem, Recipient, RepositoryStats,
+    Status, Target,
+};
+use serde::Serialize;
+
+use super::output::{Shown, optional, size, time};
+
+impl Shown for Instance {
+    const HEADINGS: &'static [&'static str] = &["name", "engine", "site", "last backup", "at", "protection"];
+
+    fn cells(&self) -> Vec<String> {
+        let status = &self.status;
+        vec![
+            self.name(),
+            self.engine.clone(),
+            self.site.clone(),
+            optional(status.last_backup.as_ref()),
+            status.last_backup_at.as_deref().map(time).unwrap_or_default(),
+            protection(&status.protection),
+        ]
+    }
+
+    fn name(&self) -> String {
+        format!("{}/{}/{}", self.organization, self.project, self.name)
+    }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        let mut details: Vec<_> = Self::HEADINGS.iter().copied().zip(self.cells()).collect();
+        details.extend([
+            ("settings", pairs(&self.settings)),
+            ("created", time(&self.created_at)),
+            ("uid", self.uid.clone()),
+        ]);
+        details
+    }
+}
+
+impl Shown for InstanceCheck {
+    const HEADINGS: &'static [&'static str] = &["reachable", "version", "role", "size"];
+
+    fn cells(&self) -> Vec<String> {
+        let reachable = if self.reachable { "yes" } else { "no" };
+        vec![
+            reachable.to_owned(),
+            optional(self.version.as_ref()),
+            optional(self.role.as_ref()),
+            self.size_bytes.map(size).unwrap_or_default(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        optional(self.version.as_ref())
+    }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        Self::HEADINGS.iter().copied().zip(self.cells()).chain(self.problems.iter().map(problem)).collect()
+    }
+}
+
+impl Shown for Backup {
+    const HEADINGS: &'static [&'static str] =
+        &["name", "state", "method", "type", "size", "stored", "protection", "verified", "created"];
+
+    fn cells(&self) -> Vec<String> {
+        let status = &self.status;
+        let state =
+            if status.state == "Pending" { format!("Pending ({})", status.phase) } else { status.state.clone() };
+        let verified =
+            status.verified.as_ref().map(|v| if v.passed { v.level.clone() } else { format!("{} FAILED", v.level) });
+        vec![
+            self.name(),
+            state,
+            self.method.clone(),
+            self.backup_type.clone(),
+            size(status.logical_bytes),
+            size(status.stored_bytes),
+            protection(&status.protection),
+            verified.unwrap_or_default(),
+            time(&self.created_at),
+        ]
+    }
+
+    fn name(&self) -> String {
+        format!("{}/{}/{}/{}", self.organization, self.project, self.instance, self.name)
+    }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        let status = &self.status;
+        let mut details: Vec<_> = Self::HEADINGS.iter().copied().zip(self.cells()).collect();
+        details.extend([
+            ("reason", optional(status.reason.as_ref())),
+            ("hint", optional(status.hint.as_ref())),
+            ("finished", status.finished_at.as_deref().map(time).unwrap_or_default()),
+            ("entries", status.entries.to_string()),
+            ("plugin", self.plugin.clone()),
+            ("labels", pairs(&self.labels)),
+            ("description", optional(self.description.as_ref())),
+            ("job", optional(status.job.as_ref())),
+            ("uid", self.uid.clone()),
+        ]);
+        details.extend(status.warnings.iter().map(|warning| ("warning", warning.clone())));
+        details.extend(status.sites.iter().map(|copy| {
+            let trouble = copy.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            ("copy", format!("{} at {} ({}){trouble}", copy.state, copy.site, copy.target))
+        }));
+        details
+    }
+}
+
+impl Shown for BackupEntry {
+    const HEADINGS: &'static [&'static str] = &["path", "kind", "size", "mode", "modified"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.path.clone(),
+            self.kind.clone(),
+            size(self.size),
+            format!("{:04o}", self.mode & 0o7777),
+            time(&self.modified_at),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.path.clone()
+    }
+}
+
+impl Shown for Job {
+    const HEADINGS: &'static [&'static str] = &["id", "kind", "subject", "state", "phase", "attempts", "created"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.id.clone(),
+            self.kind.clone(),
+            self.subject.clone(),
+            self.state.clone(),
+            self.progress.phase.clone(),
+            self.attempts.to_string(),
+            time(&self.created_at),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.id.clone()
+    }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        let mut details: Vec<_> = Self::HEADINGS.iter().copied().zip(self.cells()).collect();
+        if let Some(error) = &self.error {
+            details.extend([("error", error.message.clone()), ("hint", optional(error.hint.as_ref()))]);
+        }
+        details.extend([
+            ("result", self.result.as_ref().map(ToString::to_string).unwrap_or_default()),
+            ("finished", self.finished_at.as_deref().map(time).unwrap_or_default()),
+            ("next attempt", self.next_attempt_at.as_deref().map(time).unwrap_or_default()),
+        ]);
+        details
+    }
+}
+
+impl Shown for LogLine {
+    const HEADINGS: &'static [&'static str] = &["at", "level", "message"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![time(&self.at), self.level.clone(), self.message.clone()]
+    }
+
+    fn name(&self) -> String {
+        self.sequence.to_string()
+    }
+}
+
+impl Shown for Target {
+    const HEADINGS: &'static [&'static str] = &["name", "role", "site", "url", "backups", "behind", "last error"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            self.role.clone(),
+            self.site.clone(),
+            self.url.clone(),
+            self.status.backups.to_string(),
+            self.status.behind.to_string(),
+            optional(self.status.last_error.as_ref()),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+impl Shown for Status {
+    const HEADINGS: &'static [&'static str] =
+        &["version", "repository", "mode", "instances", "backups", "running jobs", "queued jobs"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.version.clone(),
+            self.repository.clone(),
+            self.mode.clone(),
+            self.instances.to_string(),
+            self.backups.to_string(),
+            self.running_jobs.to_string(),
+            self.queued_jobs.to_string(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.repository.clone()
+    }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        Self::HEADINGS.iter().copied().zip(self.cells()).chain(self.problems.iter().map(problem)).collect()
+    }
+}
+
+impl Shown for Recipient {
+    const HEADINGS: &'static [&'static str] = &["name", "public", "added"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.name.clone(), self.public.clone(), time(&self.added_at)]
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+impl Shown for RepositoryStats {
+    const HEADINGS: &'static [&'static str] = &["repository", "backups", "chunks", "packs", "logical", "stored"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.repository.clone(),
+            self.backups.to_string(),
+            self.chunks.to_string(),
+            self.packs.to_string(),
+            size(self.logical_bytes),
+            size(self.stored_bytes),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.repository.clone()
+    }
+}
+
+impl Shown for PluginInfo {
+    const HEADINGS: &'static [&'static str] = &["name", "version", "engine", "digest"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.name.clone(), self.version.clone(), self.engine.clone(), self.digest.clone()]
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+impl Shown for Recovered {
+    const HEADINGS: &'static [&'static str] = &["repository", "instances", "backups", "source"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.repository.clone(), self.instances.to_string(), self.backups.to_string(), self.source.clone()]
+    }
+
+    fn name(&self) -> String {
+        self.repository.clone()
+    }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        let heads = self.heads.iter().map(|head| {
+            let words =
+                format!("{} of {}, written {}, {}", head.sequence, head.domain, time(&head.written_at), head.digest);
+            ("newest head", words)
+        });
+        Self::HEADINGS.iter().copied().zip(self.cells()).chain(heads).collect()
+    }
+}
+
+/// What is not there any more.
+#[derive(Debug, Serialize)]
+pub struct Removed {
+    removed: String,
+}
+
+impl Removed {
+    /// Something of this name.
+    pub fn new(name: impl ToString) -> Self {
+        Self { removed: name.to_string() }
+    }
+}
+
+impl Shown for Removed {
+    const HEADINGS: &'static [&'static str] = &["removed"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.removed.clone()]
+    }
+
+    fn name(&self) -> String {
+        self.removed.clone()
+    }
+}
+
+/// What an offline restore did.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Restored {
+    to_directory: String,
+    result: serde_json::Value,
+}
+
+impl Restored {
+    /// Into a directory, with the plugin's own words.
+    pub fn new(to_directory: String, result: serde_json::Value) -> Self {
+        Self { to_directory, result }
+    }
+}
+
+impl Shown for Restored {
+    const HEADINGS: &'static [&'static str] = &["directory", "files", "size"];
+
+    fn cells(&self) -> Vec<String> {
+        let number = |key: &str| self.result[key].as_u64();
+        vec![
+            self.to_directory.clone(),
+            number("files").map(|files| files.to_string()).unwrap_or_default(),
+            number("bytes").map(size).unwrap_or_default(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.to_directory.clone()
+    }
+}
+
+fn problem(problem: &Problem) -> (&'static str, String) {
+    let hint = problem.hint.as_ref().map(|hint| format!("\n{hint}")).unwrap_or_default();
+    (if problem.blocking { "PROBLEM" } else { "problem" }, format!("{}{hint}", problem.message))
+}
+
+fn pairs(values: &std::collections::BTreeMap<String, String>) -> String {
+    values.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+/// In words that cannot be misread.
+fn protection(state: &str) -> String {
+    match state {
+        "two-sites" => "two sites".to_owned(),
+        "single-site" => "not protected against site loss".to_owned(),
+        other => other.to_owned(),
+    }
+}
