@@ -36,12 +36,26 @@ id! {
 }
 impl Digest {
     /// Digest of stored bytes.
-    pub fn of(bytes: &[u8]) -> Self { Self(*blake3::hash(bytes).as_bytes()) }
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
 }
 macro_rules! random {
     ($($name:ident),*) => { $( impl $name {
         /// A new random id.
-        pub fn random() -> Self { Self(crate::keyring::random()) }
+        pub fn random() -> Self { Self(crate::seal::random()) }
     } )* };
 }
 random!(RepositoryId, DomainId, BackupId, InstanceId, WriterId);
+
+macro_rules! stored {
+    ($($name:ident),*) => { $( impl crate::format::cbor::Value for $name {
+        fn put(&self, out: &mut Vec<u8>) {
+            self.0.put(out);
+        }
+        fn take(reader: &mut crate::format::cbor::Reader<'_>) -> Result<Self, crate::format::Malformed> {
+            crate::format::cbor::Value::take(reader).map(Self)
+        }
+    } )* };
+}
+stored!(RepositoryId, DomainId, BackupId, InstanceId, WriterId, Digest);

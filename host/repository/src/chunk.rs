@@ -1,0 +1,258 @@
+//! Chunks (FORMAT §3): their hash, public id and key, and how one is sealed and opened.
+//!
+//! A chunk is never handed out unless its seal, its length and its hash all fit.
+
+use bytes::Bytes;
+
+use crate::seal::{self, Secret, TAG};
+
+/// Longest plaintext of a chunk, in bytes.
+pub(crate) const PLAIN_MAX: usize = 16 << 20;
+/// zstd's level for everything stored.
+const LEVEL: i32 = 3;
+const NONCE: usize = 12;
+const BODY_HEAD: usize = 5;
+/// Most bytes that sealing adds to a plaintext.
+pub(crate) const OVERHEAD: usize = NONCE + BODY_HEAD + TAG;
+const ASSOCIATED: &[u8] = b"holdfast v1 chunk";
+
+const RAW: u8 = 0;
+const ZSTD: u8 = 1;
+const DELTA: u8 = 2;
+
+/// The public name of a chunk.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ChunkId(pub(crate) [u8; 32]);
+
+impl std::fmt::Debug for ChunkId {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&hex::encode(self.0))
+    }
+}
+
+/// What a list or a table holds of a chunk: secret, because the chunk's key comes from it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ChunkHash(pub(crate) [u8; 32]);
+
+impl std::fmt::Debug for ChunkHash {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "ChunkHash of {:?}", self.id())
+    }
+}
+
+impl ChunkHash {
+    pub(crate) fn id(&self) -> ChunkId {
+        ChunkId(blake3::derive_key("holdfast v1 2026-11 chunk id", &self.0))
+    }
+
+    fn key(&self) -> Secret {
+        Secret(blake3::derive_key("holdfast v1 2026-11 chunk key", &self.0))
+    }
+}
+
+/// What a chunk holds. Equal bytes of different kinds are different chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChunkKind {
+    Data,
+    List,
+    Table,
+}
+
+/// The secrets of a domain that its chunks are hashed with.
+#[derive(Clone, Debug)]
+pub(crate) struct ChunkSecrets {
+    pub(crate) data: Secret,
+    pub(crate) list: Secret,
+    pub(crate) table: Secret,
+}
+
+impl ChunkSecrets {
+    pub(crate) fn hash(&self, kind: ChunkKind, plaintext: &[u8]) -> ChunkHash {
+        let secret = match kind {
+            ChunkKind::Data => &self.data,
+            ChunkKind::List => &self.list,
+            ChunkKind::Table => &self.table,
+        };
+        ChunkHash(*blake3::keyed_hash(&secret.0, plaintext).as_bytes())
+    }
+}
+
+/// Why a chunk cannot be sealed or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ChunkError {
+    /// Its seal does not open.
+    #[error("its seal is broken")]
+    Seal,
+    /// Its seal opens, but its plaintext is not the one that was named.
+    #[error("its bytes are not those that were backed up")]
+    Hash,
+    /// Its body has no known form.
+    #[error("its body is malformed")]
+    Body,
+    /// It is a delta.
+    #[error("it is a delta, which this version cannot read")]
+    Delta,
+    /// The compressor failed.
+    #[error("compression failed: {0}")]
+    Compression(#[from] std::io::Error),
+}
+
+impl From<seal::DoesNotOpen> for ChunkError {
+    fn from(_: seal::DoesNotOpen) -> Self {
+        Self::Seal
+    }
+}
+
+/// Seals and opens chunks one after the other with the same buffers.
+pub(crate) struct ChunkCodec {
+    compressor: zstd::bulk::Compressor<'static>,
+    decompressor: zstd::bulk::Decompressor<'static>,
+    scratch: Vec<u8>,
+}
+
+impl ChunkCodec {
+    pub(crate) fn new() -> Result<Self, std::io::Error> {
+        Ok(Self {
+            compressor: zstd::bulk::Compressor::new(LEVEL)?,
+            decompressor: zstd::bulk::Decompressor::new()?,
+            scratch: Vec::new(),
+        })
+    }
+
+    /// The sealed form of a plaintext: compressed where that makes it shorter.
+    pub(crate) fn seal(&mut self, hash: &ChunkHash, plaintext: &[u8]) -> Result<Vec<u8>, ChunkError> {
+        if plaintext.len() > PLAIN_MAX {
+            return Err(ChunkError::Body);
+        }
+        self.scratch.clear();
+        self.scratch.reserve(zstd::zstd_safe::compress_bound(plaintext.len()));
+        self.compressor.compress_to_buffer(plaintext, &mut self.scratch)?;
+        let (encoding, body) =
+            if self.scratch.len() < plaintext.len() { (ZSTD, &self.scratch[..]) } else { (RAW, plaintext) };
+        let nonce: [u8; NONCE] = seal::random();
+        let mut sealed = Vec::with_capacity(body.len() + OVERHEAD);
+        sealed.extend(nonce);
+        sealed.push(encoding);
+        sealed.extend((plaintext.len() as u32).to_le_bytes());
+        sealed.extend(body);
+        seal::seal_once(&hash.key().0, nonce, &associated(&hash.id()), &mut sealed, NONCE)?;
+        Ok(sealed)
+    }
+
+    /// Opens a sealed chunk and checks it against the hash that named it.
+    pub(crate) fn open(
+        &mut self,
+        secrets: &ChunkSecrets,
+        kind: ChunkKind,
+        hash: &ChunkHash,
+        sealed: &[u8],
+    ) -> Result<Bytes, ChunkError> {
+        let (nonce, body) = sealed.split_first_chunk::<NONCE>().ok_or(ChunkError::Seal)?;
+        let mut body = body.to_vec();
+        let length = seal::open_once(&hash.key().0, *nonce, &associated(&hash.id()), &mut body)?.len();
+        body.truncate(length);
+        let plaintext = self.decode(body)?;
+        // Always, even though the seal fits: it is the key commitment and the last check against our own errors.
+        if secrets.hash(kind, &plaintext) != *hash {
+            return Err(ChunkError::Hash);
+        }
+        Ok(plaintext)
+    }
+
+    fn decode(&mut self, body: Vec<u8>) -> Result<Bytes, ChunkError> {
+        let (head, _) = body.split_first_chunk::<BODY_HEAD>().ok_or(ChunkError::Body)?;
+        let [encoding, length @ ..] = *head;
+        let length = u32::from_le_bytes(length) as usize;
+        if length > PLAIN_MAX {
+            return Err(ChunkError::Body);
+        }
+        let body = Bytes::from(body).slice(BODY_HEAD..);
+        let plaintext = match encoding {
+            RAW => body,
+            ZSTD => {
+                let mut plaintext = Vec::with_capacity(length);
+                self.decompressor.decompress_to_buffer(&body, &mut plaintext).map_err(|_| ChunkError::Body)?;
+                plaintext.into()
+            }
+            DELTA => return Err(ChunkError::Delta),
+            _ => return Err(ChunkError::Body),
+        };
+        if plaintext.len() == length { Ok(plaintext) } else { Err(ChunkError::Body) }
+    }
+}
+
+fn associated(id: &ChunkId) -> [u8; ASSOCIATED.len() + 32] {
+    let mut bytes = [0; ASSOCIATED.len() + 32];
+    bytes[..ASSOCIATED.len()].copy_from_slice(ASSOCIATED);
+    bytes[ASSOCIATED.len()..].copy_from_slice(&id.0);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secrets() -> ChunkSecrets {
+        ChunkSecrets { data: Secret([1; 32]), list: Secret([2; 32]), table: Secret([3; 32]) }
+    }
+
+    #[test]
+    fn hash_id_and_key_are_these_bytes() {
+        let hash = secrets().hash(ChunkKind::Data, b"chunk");
+        assert_eq!(hash.0, *blake3::keyed_hash(&[1; 32], b"chunk").as_bytes());
+        let mut hasher = blake3::Hasher::new_derive_key("holdfast v1 2026-11 chunk id");
+        assert_eq!(hash.id().0, *hasher.update(&hash.0).finalize().as_bytes());
+        assert_eq!(hex::encode(hash.id().0), "ID-GOLDEN");
+        assert_ne!(hash.key().0, hash.id().0);
+        assert_ne!(hash, secrets().hash(ChunkKind::List, b"chunk"));
+    }
+
+    #[test]
+    fn a_body_is_encoding_length_and_bytes_under_the_chunk_key() {
+        let mut codec = ChunkCodec::new().unwrap();
+        let hash = secrets().hash(ChunkKind::Data, b"incompressible");
+        let sealed = codec.seal(&hash, b"incompressible").unwrap();
+        let mut body = sealed[NONCE..].to_vec();
+        let associated = [b"holdfast v1 chunk", &hash.id().0[..]].concat();
+        let opened = seal::open_once(&hash.key().0, sealed[..NONCE].try_into().unwrap(), &associated, &mut body);
+        assert_eq!(*opened.unwrap(), [&[0, 14, 0, 0, 0], &b"incompressible"[..]].concat());
+    }
+
+    #[test]
+    fn chunks_open_again_and_only_as_themselves() {
+        let mut codec = ChunkCodec::new().unwrap();
+        for plaintext in [vec![], vec![0; 100_000], seal::random::<5000>().to_vec()] {
+            let hash = secrets().hash(ChunkKind::Data, &plaintext);
+            let sealed = codec.seal(&hash, &plaintext).unwrap();
+            assert!(sealed.len() <= plaintext.len() + OVERHEAD);
+            assert_eq!(codec.open(&secrets(), ChunkKind::Data, &hash, &sealed).unwrap(), plaintext);
+            let other = secrets().hash(ChunkKind::Data, b"other");
+            assert!(matches!(codec.open(&secrets(), ChunkKind::Data, &other, &sealed), Err(ChunkError::Seal)));
+            assert!(matches!(codec.open(&secrets(), ChunkKind::List, &hash, &sealed), Err(ChunkError::Hash)));
+            for position in (0..sealed.len()).step_by(1 + sealed.len() / 100) {
+                let mut spoilt = sealed.clone();
+                spoilt[position] ^= 0x80;
+                assert!(codec.open(&secrets(), ChunkKind::Data, &hash, &spoilt).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_that_lies_is_refused() {
+        let mut codec = ChunkCodec::new().unwrap();
+        let bomb = zstd::bulk::compress(&vec![0; 1 << 20], 3).unwrap();
+        for (encoding, length, bytes) in [
+            (RAW, 5_u32, b"1234".to_vec()),
+            (RAW, u32::MAX, b"1234".to_vec()),
+            (ZSTD, 16, bomb.clone()),
+            (ZSTD, 1 << 21, bomb),
+            (ZSTD, 4, b"1234".to_vec()),
+            (DELTA, 4, b"1234".to_vec()),
+            (9, 4, b"1234".to_vec()),
+        ] {
+            let body = [&[encoding][..], &length.to_le_bytes(), &bytes].concat();
+            assert!(codec.decode(body).is_err(), "{encoding} {length}");
+        }
+        assert!(codec.decode(vec![0; 4]).is_err());
+    }
+}

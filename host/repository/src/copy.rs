@@ -1,0 +1,176 @@
+//! Replication: makes a backup exist at another target. Objects are copied as they are, and checked by digest; the head
+//! is the target's own.
+//!
+//! Safe to run again: what is at the target with the right length is not sent twice, and a backup that exists there is done.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use crate::chunk::ChunkId;
+use crate::envelope::Envelope;
+use crate::format::directory::StoredRecord;
+use crate::format::head::Object;
+use crate::format::manifest::BackupClear;
+use crate::format::refs::Refs;
+use crate::format::{Kind, path};
+use crate::heads::{Change, DomainState};
+use crate::repository::Repository;
+use crate::{BackupId, Copied, Digest, DomainId, Error};
+
+/// Objects that are on their way at once: at most 17 MiB each.
+const COPIES: usize = 3;
+
+/// What a copy has to do.
+struct Plan {
+    /// Objects that the target lacks, in the order in which they are sent.
+    objects: Vec<Object>,
+    /// Packs that the target holds and the backup relies on.
+    relied_on: BTreeSet<Digest>,
+}
+
+impl Repository {
+    /// Makes a backup of `source` exist here: copies, verbatim and checked by digest, what it needs and this target lacks, then writes
+    /// this target's own head. Safe to run again; done work is not repeated. `progress` is told (done, total) bytes.
+    ///
+    /// Errors: the source has no such backup, or lost or damaged a part of it.
+    pub async fn copy_backup(
+        &self,
+        source: &Repository,
+        domain: DomainId,
+        backup: BackupId,
+        progress: &(dyn Fn(u64, u64) + Send + Sync),
+    ) -> Result<Copied, Error> {
+        self.writable()?;
+        let from = source.state(domain).await?;
+        source.require(&from, backup)?;
+        let here = self.state(domain).await?;
+        if here.backups.contains_key(&backup) {
+            return Ok(Copied::default());
+        }
+        let plan = self.plan(source, &from, &here, domain, backup).await?;
+        let copied = self.send(source, &plan.objects, progress).await?;
+        self.publish_keyring().await?;
+        let record = from.records.get(&backup).ok_or(Error::NoSuchBackup { backup, location: source.location() })?;
+        let live = from.backups.get(&backup).ok_or(Error::NoSuchBackup { backup, location: source.location() })?;
+        self.commit(domain, |state| {
+            if state.backups.contains_key(&backup) {
+                return Ok(None);
+            }
+            Ok(Some(Change {
+                added: plan.objects.iter().filter(|object| !state.has(domain, object)).cloned().collect(),
+                committed: vec![(backup, live.indexes.clone(), live.keys)],
+                records: vec![StoredRecord::clone(record)],
+                removed: Vec::new(),
+                relied_on: plan.relied_on.clone(),
+            }))
+        })
+        .await?;
+        Ok(copied)
+    }
+
+    async fn plan(
+        &self,
+        source: &Repository,
+        from: &DomainState,
+        here: &DomainState,
+        domain: DomainId,
+        backup: BackupId,
+    ) -> Result<Plan, Error> {
+        let (there, present) = (source.index(domain, from).await?, self.index(domain, here).await?);
+        let mut packs = BTreeMap::new();
+        let mut relied_on = BTreeSet::new();
+        for id in source.chunks_of(from, domain, backup).await? {
+            if let Some(location) = present.find(&id) {
+                relied_on.insert(location.pack);
+            } else {
+                let location = there.find(&id).ok_or_else(|| Error::ChunkLost { id: hex::encode(id.0) })?;
+                packs.insert(location.pack, from.pack_length(&location.pack).unwrap_or_default());
+            }
+        }
+        let mut objects: Vec<Object> =
+            packs.into_iter().map(|(digest, length)| (path::pack(domain, digest), length, digest)).collect();
+        let live = from.backups.get(&backup).ok_or(Error::NoSuchBackup { backup, location: source.location() })?;
+        for digest in live.indexes.iter().filter(|digest| !here.indexes.contains_key(digest)) {
+            let path = path::index(domain, *digest);
+            let length = from.indexes.get(digest).copied();
+            let length = length.ok_or_else(|| Error::Lost { path: path.clone(), location: source.location() })?;
+            objects.push((path, length, *digest));
+        }
+        let record = from.records.get(&backup).ok_or(Error::NoSuchBackup { backup, location: source.location() })?;
+        let refs = from.objects_below(path::refs_prefix(domain, backup)).map(|(path, _)| path.clone());
+        let single = [
+            path::component(record.record.component),
+            path::keys(domain, backup, live.keys),
+            path::manifest(domain, backup),
+        ];
+        for path in refs.chain(single) {
+            let lost = || Error::Lost { path: path.clone(), location: source.location() };
+            let (length, digest) = from.object(&path).ok_or_else(lost)?;
+            let object = (path, length, digest);
+            if !here.has(domain, &object) {
+                objects.push(object);
+            }
+        }
+        Ok(Plan { objects, relied_on })
+    }
+
+    /// All chunks that a backup holds, by its refs.
+    async fn chunks_of(&self, state: &DomainState, domain: DomainId, backup: BackupId) -> Result<Vec<ChunkId>, Error> {
+        let keyring = self.inner.keyring.current();
+        let mut ids = Vec::new();
+        let parts: Vec<_> = state.objects_below(path::refs_prefix(domain, backup)).collect();
+        if parts.is_empty() {
+            return Err(Error::Lost { path: path::refs(domain, backup, 0), location: self.location() });
+        }
+        for (path, (_, digest)) in parts {
+            let bytes = self.inner.place.committed(path, *digest).await?;
+            let envelope = Envelope::<BackupClear>::open(Kind::Refs, path, bytes, &*keyring)?;
+            let plaintext = envelope.unseal(keyring.domain(domain)?.index_key())?;
+            let refs = Refs::decode(&plaintext).map_err(envelope.damaged())?;
+            if refs.parent.is_some() {
+                return Err(Error::DependentRefs { backup });
+            }
+            ids.extend(refs.added);
+            ids.extend(refs.adopted);
+        }
+        Ok(ids)
+    }
+
+    /// Sends objects, a few at a time.
+    async fn send(
+        &self,
+        source: &Repository,
+        objects: &[Object],
+        progress: &(dyn Fn(u64, u64) + Send + Sync),
+    ) -> Result<Copied, Error> {
+        let total = objects.iter().map(|(_, length, _)| length).sum();
+        let (mut done, mut copied) = (0, Copied::default());
+        progress(done, total);
+        let sends = objects
+            .iter()
+            .map(|object| async move { Ok::<_, Error>((object.1, self.send_one(source, object).await?)) });
+        let mut sending = stream::iter(sends).buffer_unordered(COPIES);
+        while let Some((length, was_sent)) = sending.try_next().await? {
+            done += length;
+            if was_sent {
+                copied.objects += 1;
+                copied.bytes += length;
+            }
+            progress(done, total);
+        }
+        Ok(copied)
+    }
+
+    /// Whether the object had to be sent.
+    async fn send_one(&self, source: &Repository, (path, length, digest): &Object) -> Result<bool, Error> {
+        // Only a path that is the digest of what lies there says what it is; a killed attempt may have left it.
+        let names_its_bytes = path.ends_with(&digest.to_string());
+        if names_its_bytes && self.inner.place.length(path).await? == Some(*length) {
+            return Ok(false);
+        }
+        let bytes = source.inner.place.committed(path, *digest).await?;
+        self.inner.place.put(path, bytes).await?;
+        Ok(true)
+    }
+}

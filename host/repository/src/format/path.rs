@@ -1,0 +1,107 @@
+//! Where objects lie (FORMAT §1). No name and no time that a person chose is in a path.
+
+use crate::{BackupId, Digest, DomainId};
+
+pub(crate) const REPOSITORY: &str = "repository.json";
+pub(crate) const RECOVER: &str = "RECOVER.txt";
+pub(crate) const KEYRING: &str = "keyring/";
+/// The path bound into the signature of the keyring that lies in the data directory.
+pub(crate) const LOCAL_KEYRING: &str = "keyring";
+
+pub(crate) fn keyring(generation: u64) -> String {
+    format!("{KEYRING}{generation}.age")
+}
+
+pub(crate) fn keyring_signature(generation: u64) -> String {
+    format!("{KEYRING}{generation}.sig")
+}
+
+/// The generation of a listed `.sig`; other names are nobody's.
+pub(crate) fn signature_generation(path: &str) -> Option<u64> {
+    let generation = path.strip_prefix(KEYRING)?.strip_suffix(".sig")?.parse().ok()?;
+    (keyring_signature(generation) == path).then_some(generation)
+}
+
+pub(crate) fn component(digest: Digest) -> String {
+    format!("plugins/{digest}")
+}
+
+pub(crate) fn pack(domain: DomainId, digest: Digest) -> String {
+    format!("{}{:02x}/{digest}", packs(domain), digest.0[0])
+}
+
+pub(crate) fn index(domain: DomainId, digest: Digest) -> String {
+    format!("{}{digest}", indexes(domain))
+}
+
+/// The digest that a pack's path names.
+pub(crate) fn pack_digest(domain: DomainId, path: &str) -> Option<Digest> {
+    let digest = path.strip_prefix(&packs(domain))?.get(3..)?.parse().ok()?;
+    (pack(domain, digest) == path).then_some(digest)
+}
+
+/// The digest that an index's path names.
+pub(crate) fn index_digest(domain: DomainId, path: &str) -> Option<Digest> {
+    let digest = path.strip_prefix(&indexes(domain))?.parse().ok()?;
+    (index(domain, digest) == path).then_some(digest)
+}
+
+fn packs(domain: DomainId) -> String {
+    format!("domains/{domain}/packs/")
+}
+
+/// The folder of indexes; it is also the path that their signatures bind.
+pub(crate) fn indexes(domain: DomainId) -> String {
+    format!("domains/{domain}/indexes/")
+}
+
+pub(crate) fn manifest(domain: DomainId, backup: BackupId) -> String {
+    format!("domains/{domain}/backups/{backup}/manifest")
+}
+
+pub(crate) fn refs_prefix(domain: DomainId, backup: BackupId) -> String {
+    format!("domains/{domain}/backups/{backup}/refs.")
+}
+
+pub(crate) fn refs(domain: DomainId, backup: BackupId, part: u64) -> String {
+    format!("{}{part}", refs_prefix(domain, backup))
+}
+
+pub(crate) fn keys(domain: DomainId, backup: BackupId, generation: u64) -> String {
+    format!("domains/{domain}/backups/{backup}/keys.{generation}")
+}
+
+pub(crate) fn heads(domain: DomainId) -> String {
+    format!("domains/{domain}/heads/")
+}
+
+pub(crate) fn head(domain: DomainId, sequence: u64) -> String {
+    format!("{}{sequence:016x}", heads(domain))
+}
+
+/// The sequence of a listed head; other names are nobody's.
+pub(crate) fn head_sequence(domain: DomainId, path: &str) -> Option<u64> {
+    let text = path.strip_prefix(&heads(domain))?;
+    let sequence = u64::from_str_radix(text, 16).ok()?;
+    (head(domain, sequence) == path).then_some(sequence)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_those_of_the_law() {
+        let (domain, backup, digest) = (DomainId([0xab; 16]), BackupId([0xcd; 16]), Digest([0xef; 32]));
+        assert_eq!(pack(domain, digest), format!("domains/{}/packs/ef/{}", "ab".repeat(16), "ef".repeat(32)));
+        assert_eq!(pack_digest(domain, &pack(domain, digest)), Some(digest));
+        assert_eq!(index_digest(domain, &index(domain, digest)), Some(digest));
+        assert_eq!(index_digest(domain, &pack(domain, digest)), None);
+        assert_eq!(head(domain, 255), format!("domains/{}/heads/00000000000000ff", "ab".repeat(16)));
+        assert_eq!(head_sequence(domain, &head(domain, u64::MAX)), Some(u64::MAX));
+        assert_eq!(head_sequence(domain, &format!("{}+0000000000000ff", heads(domain))), None);
+        assert_eq!(keys(domain, backup, 3), format!("domains/{}/backups/{}/keys.3", "ab".repeat(16), "cd".repeat(16)));
+        assert_eq!(signature_generation("keyring/7.sig"), Some(7));
+        assert_eq!(signature_generation("keyring/07.sig"), None);
+    }
+}

@@ -1,0 +1,116 @@
+//! Reading the chain: find the newest head, walk back to a checkpoint or to 0, apply forward.
+//!
+//! A listing may lag or lie, so it only says where to begin; every head must be signed, in its place, and name the digest
+//! of the one before it.
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::DomainState;
+use crate::envelope::Envelope;
+use crate::format::cbor;
+use crate::format::directory::DirectoryChange;
+use crate::format::head::{Head, INCOMPATIBLE_KNOWN};
+use crate::format::{Kind, path};
+use crate::keyring::Keyring;
+use crate::place::Place;
+use crate::{Digest, DomainId, Error};
+
+/// A head whose sequence is a multiple of this is a checkpoint, if it is not too long.
+pub(crate) const CHECKPOINT_EVERY: u64 = 256;
+/// Heads that are fetched at once.
+const FETCHES: usize = 16;
+
+/// Brings a domain's state up to the newest head.
+pub(crate) async fn read_on(
+    place: &Place,
+    keyring: &Keyring,
+    domain: DomainId,
+    state: &mut DomainState,
+) -> Result<(), Error> {
+    if state.tip.is_none() {
+        let listed = place.list(&path::heads(domain)).await?;
+        let newest = listed.iter().filter_map(|one| path::head_sequence(domain, &one.path)).max();
+        if let Some(newest) = newest {
+            for (sequence, bytes) in read_back(place, domain, newest).await? {
+                apply(keyring, domain, state, sequence, bytes)?;
+            }
+        }
+    }
+    // The listing may lag behind, and others may have committed since.
+    loop {
+        let sequence = state.next_sequence();
+        match place.find(&path::head(domain, sequence)).await? {
+            Some(bytes) => apply(keyring, domain, state, sequence, bytes)?,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// The heads from the last checkpoint, or from 0, to `newest`.
+async fn read_back(place: &Place, domain: DomainId, newest: u64) -> Result<Vec<(u64, Bytes)>, Error> {
+    let mut heads = Vec::new();
+    let mut last = newest;
+    loop {
+        let first = last - last % CHECKPOINT_EVERY;
+        let mut block: Vec<(u64, Bytes)> = stream::iter((first..=last).rev())
+            .map(|sequence| fetch(place, domain, sequence))
+            .buffered(FETCHES)
+            .try_collect()
+            .await?;
+        heads.append(&mut block);
+        let is_checkpoint = match heads.last() {
+            Some((_, bytes)) => {
+                Envelope::<Head>::parse(Kind::Head, &path::head(domain, first), bytes.clone())?.clear.checkpoint
+            }
+            None => false,
+        };
+        if first == 0 || is_checkpoint {
+            heads.reverse();
+            return Ok(heads);
+        }
+        last = first - 1;
+    }
+}
+
+async fn fetch(place: &Place, domain: DomainId, sequence: u64) -> Result<(u64, Bytes), Error> {
+    let path = path::head(domain, sequence);
+    match place.find(&path).await? {
+        Some(bytes) => Ok((sequence, bytes)),
+        None => Err(Error::ChainBroken { path, reason: "it is missing" }),
+    }
+}
+
+/// Checks that a head is ours and follows, and applies it.
+pub(crate) fn apply(
+    keyring: &Keyring,
+    domain: DomainId,
+    state: &mut DomainState,
+    sequence: u64,
+    bytes: Bytes,
+) -> Result<(), Error> {
+    let path = path::head(domain, sequence);
+    let digest = Digest::of(&bytes);
+    let envelope = Envelope::<Head>::open(Kind::Head, &path, bytes, keyring)?;
+    let head = &envelope.clear;
+    let broken = |reason| Error::ChainBroken { path: path.clone(), reason };
+    let unknown = head.incompatible & !INCOMPATIBLE_KNOWN;
+    if unknown != 0 {
+        return Err(Error::NewerFormat { path, bits: unknown });
+    }
+    if head.sequence != sequence {
+        return Err(broken("its number is another"));
+    }
+    match state.tip {
+        Some(tip) if head.previous != Some(tip.digest) => return Err(broken("it does not follow the head before it")),
+        None if head.previous.is_some() && !head.checkpoint => return Err(broken("the heads before it are missing")),
+        _ => {}
+    }
+    if head.epoch < state.epoch {
+        return Err(broken("its epoch is below that of the head before it"));
+    }
+    let plaintext = envelope.unseal(keyring.domain(domain)?.index_key())?;
+    let change: DirectoryChange = cbor::decode(&plaintext).map_err(envelope.damaged())?;
+    state.apply(domain, envelope.clear, digest, change);
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! What the heads of a domain at one target add up to.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::format::directory::{DirectoryChange, StoredRecord};
+use crate::format::head::{Committed, Head, Object};
+use crate::format::path;
+use crate::{BackupId, Digest, DomainId};
+
+/// The newest head that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tip {
+    pub(crate) sequence: u64,
+    pub(crate) digest: Digest,
+    pub(crate) written_ms: u64,
+}
+
+/// A backup that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LiveBackup {
+    /// Indexes that its manifest needs.
+    pub(crate) indexes: Vec<Digest>,
+    /// Generation of its keys.
+    pub(crate) keys: u64,
+}
+
+/// All heads up to [`Self::tip`], applied.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DomainState {
+    pub(crate) tip: Option<Tip>,
+    pub(crate) epoch: u64,
+    /// Feature bits that a writer must know.
+    pub(crate) compatible: u64,
+    /// Packs that are present, with their lengths.
+    packs: HashMap<Digest, u64>,
+    /// Indexes that are present, with their lengths.
+    pub(crate) indexes: BTreeMap<Digest, u64>,
+    /// Every other object that is present.
+    objects: BTreeMap<String, (u64, Digest)>,
+    /// Packs that will be deleted, since when.
+    condemned: HashMap<Digest, u64>,
+    pub(crate) backups: BTreeMap<BackupId, LiveBackup>,
+    pub(crate) records: BTreeMap<BackupId, StoredRecord>,
+}
+
+impl DomainState {
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.tip.map_or(0, |tip| tip.sequence + 1)
+    }
+
+    /// A pack that may be relied on: present, and not going to be deleted.
+    pub(crate) fn is_live(&self, pack: &Digest) -> bool {
+        self.packs.contains_key(pack) && !self.condemned.contains_key(pack)
+    }
+
+    pub(crate) fn pack_length(&self, pack: &Digest) -> Option<u64> {
+        self.packs.get(pack).copied()
+    }
+
+    pub(crate) fn live_packs(&self) -> impl Iterator<Item = &Digest> {
+        self.packs.keys().filter(|pack| !self.condemned.contains_key(pack))
+    }
+
+    /// An object that is neither a pack nor an index: its length and digest.
+    pub(crate) fn object(&self, path: &str) -> Option<(u64, Digest)> {
+        self.objects.get(path).copied()
+    }
+
+    /// Such objects whose path begins with `prefix`.
+    pub(crate) fn objects_below(&self, prefix: String) -> impl Iterator<Item = (&String, &(u64, Digest))> {
+        let from = self.objects.range(prefix.clone()..);
+        from.take_while(move |(path, _)| path.starts_with(&prefix))
+    }
+
+    /// Whether the heads name this object.
+    pub(crate) fn has(&self, domain: DomainId, (path, _, digest): &Object) -> bool {
+        if path::pack_digest(domain, path).is_some() {
+            self.is_live(digest)
+        } else if path::index_digest(domain, path).is_some() {
+            self.indexes.contains_key(digest)
+        } else {
+            self.objects.get(path).is_some_and(|(_, present)| present == digest)
+        }
+    }
+
+    /// Bytes of all objects that are present.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        let objects = self.objects.values().map(|(length, _)| length);
+        self.packs.values().chain(self.indexes.values()).chain(objects).sum()
+    }
+
+    /// Every object that is present, sorted by path: what a checkpoint repeats.
+    pub(crate) fn all_objects(&self, domain: DomainId) -> Vec<Object> {
+        let packs = self.packs.iter().map(|(digest, length)| (path::pack(domain, *digest), *length, *digest));
+        let indexes = self.indexes.iter().map(|(digest, length)| (path::index(domain, *digest), *length, *digest));
+        let others = self.objects.iter().map(|(path, (length, digest))| (path.clone(), *length, *digest));
+        let mut all: Vec<_> = packs.chain(indexes).chain(others).collect();
+        all.sort_unstable();
+        all
+    }
+
+    pub(crate) fn all_condemned(&self) -> Vec<(Digest, u64)> {
+        let mut all: Vec<_> = self.condemned.iter().map(|(pack, since)| (*pack, *since)).collect();
+        all.sort_unstable();
+        all
+    }
+
+    pub(crate) fn all_committed(&self) -> Vec<Committed> {
+        self.backups.iter().map(|(id, live)| (*id, live.indexes.clone(), live.keys)).collect()
+    }
+
+    /// Applies the next head; the caller has checked that it follows.
+    pub(crate) fn apply(&mut self, domain: DomainId, head: Head, digest: Digest, change: DirectoryChange) {
+        if head.checkpoint {
+            *self = Self::default();
+        }
+        self.tip = Some(Tip { sequence: head.sequence, digest, written_ms: head.written_ms });
+        self.epoch = head.epoch;
+        self.compatible |= head.compatible;
+        for (path, length, digest) in head.added {
+            if path::pack_digest(domain, &path) == Some(digest) {
+                self.packs.insert(digest, length);
+            } else if path::index_digest(domain, &path) == Some(digest) {
+                self.indexes.insert(digest, length);
+            } else {
+                self.objects.insert(path, (length, digest));
+            }
+        }
+        self.condemned.extend(head.condemned);
+        for path in head.removed {
+            if let Some(pack) = path::pack_digest(domain, &path) {
+                self.packs.remove(&pack);
+                self.condemned.remove(&pack);
+            } else if let Some(index) = path::index_digest(domain, &path) {
+                self.indexes.remove(&index);
+            } else {
+                self.objects.remove(&path);
+            }
+        }
+        for (backup, indexes, keys) in head.committed {
+            self.backups.insert(backup, LiveBackup { indexes, keys });
+        }
+        for stored in change.records {
+            self.records.insert(stored.record.backup, stored);
+        }
+        for backup in head.backups_removed {
+            self.backups.remove(&backup);
+            self.records.remove(&backup);
+        }
+    }
+}

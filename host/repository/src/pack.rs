@@ -1,0 +1,97 @@
+//! Packs (FORMAT §4): sealed chunks back to back, and a footer that describes them.
+
+use bytes::Bytes;
+
+use crate::chunk::ChunkId;
+use crate::format::index::{NO_BASE, RECORD, Record, encode_footer};
+use crate::format::{Kind, PREAMBLE};
+use crate::seal::{self, Purpose, Secret};
+use crate::{Digest, Error};
+
+/// Writers close a pack before it exceeds this, in bytes.
+const PACK_MAX: usize = 16 << 20;
+
+/// A pack that is being filled.
+#[derive(Debug)]
+pub(crate) struct PackBuilder {
+    bytes: Vec<u8>,
+    records: Vec<Record>,
+}
+
+/// A complete pack.
+#[derive(Debug)]
+pub(crate) struct Pack {
+    pub(crate) digest: Digest,
+    pub(crate) bytes: Bytes,
+    /// In the order of the chunks; their pack number is 0.
+    pub(crate) records: Vec<Record>,
+}
+
+impl PackBuilder {
+    pub(crate) fn new() -> Self {
+        // Room for all of it at once: memory that is not written to costs nothing, moving megabytes does.
+        let mut bytes = Vec::with_capacity(PACK_MAX);
+        bytes.extend(Kind::Pack.preamble());
+        Self { bytes, records: Vec::new() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Whether one more sealed chunk keeps the pack within its limit.
+    pub(crate) fn has_room(&self, sealed: usize) -> bool {
+        let footer = 8 + (self.records.len() + 1) * RECORD;
+        self.bytes.len() + sealed + footer + seal::part_overhead(footer) + 4 <= PACK_MAX
+    }
+
+    pub(crate) fn push(&mut self, id: ChunkId, sealed: &[u8]) {
+        let (offset, length) = (self.bytes.len() as u32, sealed.len() as u32);
+        self.records.push(Record { id, pack: 0, offset, length, depth: 0, base: NO_BASE });
+        self.bytes.extend(sealed);
+    }
+
+    pub(crate) fn finish(mut self, index_key: &Secret) -> Result<Pack, Error> {
+        let footer_start = self.bytes.len();
+        let purpose = Purpose::object(Kind::Pack, &self.bytes[..PREAMBLE]);
+        seal::seal_part(&mut self.bytes, index_key, &purpose, &encode_footer(&self.records))
+            .map_err(|_| Error::UnusableKey)?;
+        let footer = (self.bytes.len() - footer_start) as u32;
+        self.bytes.extend(footer.to_le_bytes());
+        Ok(Pack { digest: Digest::of(&self.bytes), bytes: self.bytes.into(), records: self.records })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::index::tests::decode_footer;
+
+    #[test]
+    fn a_pack_describes_itself() {
+        let key = Secret([1; 32]);
+        let mut builder = PackBuilder::new();
+        builder.push(ChunkId([2; 32]), b"first");
+        builder.push(ChunkId([1; 32]), b"second");
+        let pack = builder.finish(&key).unwrap();
+        let (rest, length) = pack.bytes.split_last_chunk::<4>().unwrap();
+        let (chunks, footer) = rest.split_at(rest.len() - u32::from_le_bytes(*length) as usize);
+        assert_eq!(chunks, b"HFST\x02\x01\0\0firstsecond");
+        let purpose = Purpose::object(Kind::Pack, b"HFST\x02\x01\0\0");
+        let (records, bases) = decode_footer(&seal::open_part(&key, &purpose, footer).unwrap()).unwrap();
+        assert_eq!((records.clone(), bases), (pack.records, Vec::new()));
+        assert_eq!((records[1].offset, records[1].length), (13, 6));
+        assert_eq!(pack.digest, Digest::of(&pack.bytes));
+    }
+
+    #[test]
+    fn a_pack_stays_within_its_limit() {
+        let mut builder = PackBuilder::new();
+        let sealed = vec![0; 25_000];
+        while builder.has_room(sealed.len()) {
+            builder.push(ChunkId([0; 32]), &sealed);
+        }
+        let pack = builder.finish(&Secret([1; 32])).unwrap();
+        assert!(pack.bytes.len() <= PACK_MAX && pack.bytes.len() > PACK_MAX - 2 * sealed.len());
+    }
+}

@@ -1,0 +1,106 @@
+//! Fetches and opens single chunks; keeps a few lists and table chunks, which are read again and again.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use crate::chunk::{ChunkCodec, ChunkHash, ChunkKind, ChunkSecrets};
+use crate::format::path;
+use crate::index::{IndexTable, Location};
+use crate::place::Place;
+use crate::pool::Pool;
+use crate::tree::{Node, Tree};
+use crate::{DomainId, Error};
+
+/// Bytes of lists and table chunks that are kept.
+const CACHE_MAX: usize = 8 << 20;
+
+/// The chunks of one domain at one target.
+pub(super) struct Chunks {
+    place: Place,
+    pool: Pool,
+    domain: DomainId,
+    index: IndexTable,
+    secrets: ChunkSecrets,
+    /// The most recently used last.
+    cache: Mutex<VecDeque<(ChunkHash, Bytes)>>,
+}
+
+impl Chunks {
+    pub(super) fn new(place: Place, pool: Pool, domain: DomainId, index: IndexTable, secrets: ChunkSecrets) -> Self {
+        Self { place, pool, domain, index, secrets, cache: Mutex::default() }
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    pub(super) fn pack_path(&self, location: &Location) -> String {
+        path::pack(self.domain, location.pack)
+    }
+
+    pub(super) fn locate(&self, hash: &ChunkHash) -> Result<Location, Error> {
+        let id = hash.id();
+        self.index.find(&id).ok_or_else(|| Error::ChunkLost { id: hex::encode(id.0) })
+    }
+
+    /// Opens a sealed chunk; for workers.
+    pub(super) fn open(
+        &self,
+        codec: &mut ChunkCodec,
+        kind: ChunkKind,
+        hash: &ChunkHash,
+        sealed: &[u8],
+    ) -> Result<Bytes, Error> {
+        codec
+            .open(&self.secrets, kind, hash, sealed)
+            .map_err(|reason| Error::Chunk { id: hex::encode(hash.id().0), reason })
+    }
+
+    /// One list or table chunk.
+    pub(super) async fn fetch(self: &std::sync::Arc<Self>, kind: ChunkKind, hash: ChunkHash) -> Result<Bytes, Error> {
+        if let Some(kept) = self.kept(&hash) {
+            return Ok(kept);
+        }
+        let location = self.locate(&hash)?;
+        let range = u64::from(location.offset)..u64::from(location.offset) + u64::from(location.length);
+        let sealed = self.place.get(&self.pack_path(&location), Some(range)).await?;
+        let chunks = std::sync::Arc::clone(self);
+        let opened = self.pool.run(move |codec| chunks.open(codec, kind, &hash, &sealed)).await??;
+        self.keep(hash, opened.clone());
+        Ok(opened)
+    }
+
+    /// The leaf of a tree that holds the byte at `offset`.
+    pub(super) async fn leaf(self: &std::sync::Arc<Self>, tree: &Tree, offset: u64) -> Result<Node, Error> {
+        let id = |node: &Node| hex::encode(node.hash.id().0);
+        let mut node = tree.enter(offset).map_err(Error::damaged("the root of a tree"))?;
+        for level in (0..tree.level).rev() {
+            let list = self.fetch(ChunkKind::List, node.hash).await?;
+            node = tree.step(&node, &list, level, offset).map_err(|reason| Error::damaged(id(&node))(reason))?;
+        }
+        Ok(node)
+    }
+
+    fn kept(&self, hash: &ChunkHash) -> Option<Bytes> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let position = cache.iter().rposition(|(kept, _)| kept == hash)?;
+        let found = cache.remove(position)?;
+        let bytes = found.1.clone();
+        cache.push_back(found);
+        Some(bytes)
+    }
+
+    fn keep(&self, hash: ChunkHash, bytes: Bytes) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.push_back((hash, bytes));
+        while cache.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > CACHE_MAX {
+            cache.pop_front();
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Reads one backup from one target. Every byte that leaves was authenticated and compared with its hash.
+
+mod chunks;
+mod content;
+mod digest;
+mod open;
+mod table;
+
+use std::sync::Arc;
+
+use chunks::Chunks;
+pub use content::ContentReader;
+use digest::Hasher;
+use table::Table;
+
+use crate::format::entry::Content;
+use crate::{Digest, Entry, Error};
+
+/// Reads one backup from one target. Cheap to clone.
+#[derive(Clone)]
+pub struct BackupReader {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    document: String,
+    component: Digest,
+    chunks: Arc<Chunks>,
+    table: Table,
+}
+
+impl std::fmt::Debug for BackupReader {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("BackupReader").field("component", &self.inner.component).finish_non_exhaustive()
+    }
+}
+
+impl BackupReader {
+    /// The plugin's inventory (JSON).
+    pub fn document(&self) -> &str {
+        &self.inner.document
+    }
+
+    /// The digest of the plugin's component.
+    pub fn component(&self) -> Digest {
+        self.inner.component
+    }
+
+    /// Entries whose path begins with `prefix` and comes after `after`, sorted by path, at most `limit`.
+    pub async fn entries(&self, prefix: &str, after: &str, limit: usize) -> Result<Vec<Entry>, Error> {
+        self.inner.table.entries(&self.inner.chunks, prefix, after, limit).await
+    }
+
+    /// Opens a range of an entry's bytes, to its end without a length. Beyond the end there are no bytes.
+    ///
+    /// Errors: no such entry; it is a directory or a link.
+    pub async fn open(&self, path: &str, offset: u64, length: Option<u64>) -> Result<ContentReader, Error> {
+        let chunks = &self.inner.chunks;
+        let record = self.inner.table.find(chunks, path).await?;
+        let record = record.ok_or_else(|| Error::NoSuchEntry { path: path.to_owned() })?;
+        let entry = record.entry().map_err(Error::damaged(path))?;
+        let Some(size) = entry.size else { return Err(Error::NotAFile { path: path.to_owned() }) };
+        let end = length.map_or(size, |length| offset.saturating_add(length).min(size));
+        match record.content().map_err(Error::damaged(path))? {
+            Content::Inline(bytes) => Ok(ContentReader::inline(chunks, bytes, offset.min(end)..end)),
+            Content::Tree(_, tree) => Ok(ContentReader::tree(chunks, tree, offset.min(end)..end)),
+        }
+    }
+
+    /// Digest of a whole entry by `sha256`, `crc32c` or `blake3`; hashed while read, on the worker pool.
+    pub async fn digest(&self, path: &str, algorithm: &str) -> Result<Vec<u8>, Error> {
+        let mut hasher = Hasher::new(algorithm)?;
+        let mut content = self.open(path, 0, None).await?;
+        while let Some(piece) = content.next().await? {
+            hasher = self.inner.chunks.pool().run(move |_| hasher.update(&piece)).await?;
+        }
+        Ok(hasher.finish())
+    }
+}

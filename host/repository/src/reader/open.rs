@@ -1,0 +1,95 @@
+//! Opens a backup: head, keys, manifest, indexes.
+
+use std::sync::Arc;
+
+use super::chunks::Chunks;
+use super::table::Table;
+use super::{BackupReader, Inner};
+use crate::chunk::ChunkSecrets;
+use crate::envelope::Envelope;
+use crate::format::keys::{Keys, SLOT_ORGANIZATION};
+use crate::format::manifest::{BackupClear, Manifest};
+use crate::format::{Kind, cbor, path};
+use crate::heads::DomainState;
+use crate::keyring::Keyring;
+use crate::repository::Repository;
+use crate::seal::Secret;
+use crate::tree::{Cut, Tree};
+use crate::{BackupId, DomainId, Error, Malformed};
+
+impl Repository {
+    /// Opens a backup's manifest.
+    ///
+    /// Errors: no such backup; something that it needs is damaged or lost.
+    pub async fn open_backup(&self, domain: DomainId, backup: BackupId) -> Result<BackupReader, Error> {
+        let state = self.state(domain).await?;
+        self.require(&state, backup)?;
+        let keyring = self.inner.keyring.current();
+        let data_key = self.data_key(&keyring, &state, domain, backup).await?;
+        let manifest = self.manifest(&keyring, &state, domain, backup, &data_key).await?;
+        let index = self.index(domain, &state).await?;
+        let (level, root, bytes) = manifest.table;
+        let tree =
+            Tree::new(Cut::Variable, level, root.0, bytes).map_err(Error::damaged(path::manifest(domain, backup)))?;
+        let (data, list, table) = manifest.secrets;
+        let secrets = ChunkSecrets { data, list, table };
+        let chunks = Chunks::new(self.inner.place.clone(), self.inner.pool.clone(), domain, index, secrets);
+        let inner = Inner {
+            document: manifest.document,
+            component: manifest.component,
+            chunks: Arc::new(chunks),
+            table: Table::new(tree),
+        };
+        Ok(BackupReader { inner: Arc::new(inner) })
+    }
+
+    /// An object of a backup, as its head named it.
+    async fn object<C: cbor::Value>(
+        &self,
+        keyring: &Keyring,
+        state: &DomainState,
+        kind: Kind,
+        path: &str,
+    ) -> Result<Envelope<C>, Error> {
+        let lost = || Error::Lost { path: path.to_owned(), location: self.location() };
+        let (_, digest) = state.object(path).ok_or_else(lost)?;
+        let bytes = self.inner.place.committed(path, digest).await?;
+        Envelope::open(kind, path, bytes, keyring)
+    }
+
+    async fn data_key(
+        &self,
+        keyring: &Keyring,
+        state: &DomainState,
+        domain: DomainId,
+        backup: BackupId,
+    ) -> Result<Secret, Error> {
+        let generation = state.backups.get(&backup).map_or(0, |live| live.keys);
+        let path = path::keys(domain, backup, generation);
+        let keys = self.object::<Keys>(keyring, state, Kind::Keys, &path).await?.clear;
+        let domain_keys = keyring.domain(domain)?;
+        let ours = keys.slots.iter().filter(|slot| slot.kind == SLOT_ORGANIZATION);
+        ours.filter_map(|slot| domain_keys.unwrap(backup, slot.version?, &slot.wrapped.0))
+            .next()
+            .ok_or(Error::NoKey { backup })
+    }
+
+    async fn manifest(
+        &self,
+        keyring: &Keyring,
+        state: &DomainState,
+        domain: DomainId,
+        backup: BackupId,
+        data_key: &Secret,
+    ) -> Result<Manifest, Error> {
+        let path = path::manifest(domain, backup);
+        let envelope = self.object::<BackupClear>(keyring, state, Kind::Manifest, &path).await?;
+        let plaintext = envelope.unseal(data_key)?;
+        let manifest: Manifest = cbor::decode(&plaintext).map_err(envelope.damaged())?;
+        if (manifest.domain, manifest.backup) == (domain, backup) {
+            Ok(manifest)
+        } else {
+            Err(envelope.damaged()(Malformed("it is of another backup")))
+        }
+    }
+}

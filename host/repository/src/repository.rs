@@ -1,0 +1,278 @@
+//! A repository at one target: opening it, its domains' heads and indexes, and the small changes that are one head each.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use holdfast_storage::Storage;
+
+use crate::envelope::Envelope;
+use crate::format::directory::StoredRecord;
+use crate::format::index::{Index, IndexClear};
+use crate::format::{Kind, path};
+use crate::heads::{Change, DomainState, read_on};
+use crate::index::IndexTable;
+use crate::keyring::{Keyring, SharedKeyring, newest_generation, publish};
+use crate::layout::{RepositoryFile, recover_text};
+use crate::place::Place;
+use crate::pool::Pool;
+use crate::{BackupId, BackupRecord, Digest, DomainId, Error, HeadSeen, RepositoryId, Stats, WriterId};
+
+/// Indexes that are fetched at once.
+const FETCHES: usize = 8;
+
+/// A repository at one target. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) place: Place,
+    pub(crate) keyring: SharedKeyring,
+    pub(crate) pool: Pool,
+    /// Names this process in the heads that it writes.
+    pub(crate) writer: WriterId,
+    /// The epoch that this process writes in.
+    pub(crate) epoch: AtomicU64,
+    is_read_only: bool,
+    domains: Mutex<HashMap<DomainId, Arc<DomainCell>>>,
+}
+
+/// What is known of one domain.
+#[derive(Debug, Default)]
+pub(crate) struct DomainCell {
+    pub(crate) heads: tokio::sync::Mutex<Arc<DomainState>>,
+    index: tokio::sync::Mutex<IndexTable>,
+}
+
+impl Repository {
+    /// Opens the repository at `storage`, or creates it where the place is empty.
+    ///
+    /// Errors: another repository lies there; the newest signed keyring does not fit; the store does not answer.
+    pub async fn open_or_create(storage: Arc<dyn Storage>, keyring: SharedKeyring) -> Result<Self, Error> {
+        let repository = Self::new(storage, keyring, false)?;
+        repository.create_if_empty().await?;
+        repository.read_everything().await?;
+        Ok(repository)
+    }
+
+    /// Opens without writing anything, not even `repository.json` (recovery, offline restore).
+    pub async fn open_read_only(storage: Arc<dyn Storage>, keyring: SharedKeyring) -> Result<Self, Error> {
+        let repository = Self::new(storage, keyring, true)?;
+        if repository.found_here().await?.is_none() {
+            return Err(Error::NoRepository { location: repository.location() });
+        }
+        repository.read_everything().await?;
+        Ok(repository)
+    }
+
+    fn new(storage: Arc<dyn Storage>, keyring: SharedKeyring, is_read_only: bool) -> Result<Self, Error> {
+        let inner = Inner {
+            place: Place::new(storage)?,
+            keyring,
+            pool: Pool::start().map_err(|_| Error::WorkerStopped)?,
+            writer: WriterId::random(),
+            epoch: AtomicU64::new(0),
+            is_read_only,
+            domains: Mutex::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The repository that lies here; an error if it is another than ours.
+    async fn found_here(&self) -> Result<Option<RepositoryId>, Error> {
+        let Some(bytes) = self.inner.place.find(path::REPOSITORY).await? else { return Ok(None) };
+        let (found, expected) = (RepositoryFile::parse(&bytes)?, self.inner.keyring.current().repository());
+        if found == expected {
+            Ok(Some(found))
+        } else {
+            Err(Error::OtherRepository { location: self.location(), found, expected })
+        }
+    }
+
+    async fn create_if_empty(&self) -> Result<(), Error> {
+        let (place, repository) = (&self.inner.place, self.inner.keyring.current().repository());
+        if self.found_here().await?.is_none() {
+            let is_ours = |path: &str| path == path::RECOVER || path.starts_with("probe/");
+            if place.list("").await?.iter().any(|one| !is_ours(&one.path)) {
+                return Err(Error::NotARepository { location: self.location() });
+            }
+            if !place.put_if_absent(path::REPOSITORY, RepositoryFile::text(repository).into()).await? {
+                self.found_here().await?;
+            }
+        }
+        if place.length(path::RECOVER).await?.is_none() {
+            place.put(path::RECOVER, recover_text(repository, &self.location()).into()).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the heads of all domains: what is wrong here shows now, and the epoch is known.
+    async fn read_everything(&self) -> Result<(), Error> {
+        let keyring = self.inner.keyring.current();
+        if let Some(found) = newest_generation(&self.inner.place, &keyring).await? {
+            let own = keyring.generation();
+            if found > own {
+                return Err(Error::OlderKeyring { location: self.location(), found, own });
+            }
+        }
+        for domain in keyring.domains() {
+            let state = self.state(domain).await?;
+            self.inner.epoch.fetch_max(state.epoch, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    /// Where it is: the URL without any secret.
+    pub fn location(&self) -> String {
+        self.inner.place.location()
+    }
+
+    /// Live backups of a domain by the newest heads (re-read at each call, cheaply: only heads not seen yet).
+    pub async fn backups(&self, domain: DomainId) -> Result<Vec<BackupRecord>, Error> {
+        let state = self.state(domain).await?;
+        let live = state.records.values().filter(|stored| state.backups.contains_key(&stored.record.backup));
+        Ok(live.map(|stored| stored.record.clone()).collect())
+    }
+
+    /// The newest head of each domain that has one.
+    ///
+    /// Errors: a head that was read before is gone or another one, which no writer of ours ever does.
+    pub async fn newest_heads(&self) -> Result<Vec<HeadSeen>, Error> {
+        let mut seen = Vec::new();
+        for domain in self.inner.keyring.current().domains() {
+            let state = self.state(domain).await?;
+            let Some(tip) = state.tip else { continue };
+            self.inner.place.committed(&path::head(domain, tip.sequence), tip.digest).await?;
+            let (sequence, digest, written_ms) = (tip.sequence, tip.digest, tip.written_ms);
+            seen.push(HeadSeen { domain, sequence, digest, written_ms, epoch: state.epoch });
+        }
+        Ok(seen)
+    }
+
+    /// Totals of all organizations' domains.
+    pub async fn stats(&self) -> Result<Stats, Error> {
+        let keyring = self.inner.keyring.current();
+        let mut stats = Stats::default();
+        for domain in keyring.domains().into_iter().filter(|domain| !keyring.is_system(*domain)) {
+            let state = self.state(domain).await?;
+            let live = state.records.values().filter(|stored| state.backups.contains_key(&stored.record.backup));
+            stats.backups += state.backups.len() as u64;
+            stats.chunks += self.index(domain, &state).await?.chunks();
+            stats.packs += state.live_packs().count() as u64;
+            stats.logical_bytes += live.map(|stored| stored.record.logical_bytes).sum::<u64>();
+            stats.stored_bytes += state.stored_bytes();
+        }
+        Ok(stats)
+    }
+
+    /// The plugin's component, checked against its digest.
+    pub async fn component(&self, digest: Digest) -> Result<Vec<u8>, Error> {
+        self.inner.place.committed(&path::component(digest), digest).await.map(Vec::from)
+    }
+
+    /// Records changed facts about backups (verifications, labels ...) in a new head.
+    ///
+    /// Errors: a backup is not here (any more).
+    pub async fn amend(&self, domain: DomainId, records: Vec<BackupRecord>) -> Result<(), Error> {
+        self.commit(domain, |state| {
+            let amended = records.iter().map(|record| {
+                self.require(state, record.backup)?;
+                Ok(StoredRecord::replacing(record.clone(), state.records.get(&record.backup)))
+            });
+            let records: Vec<_> = amended.collect::<Result<_, Error>>()?;
+            Ok((!records.is_empty()).then(|| Change { records, ..Change::default() }))
+        })
+        .await
+    }
+
+    /// Forgets a backup: a head with a tombstone. Its chunks stay until prune. It is no error if it is forgotten already.
+    pub async fn remove_backup(&self, domain: DomainId, backup: BackupId, now_ms: u64) -> Result<(), Error> {
+        self.commit(domain, |state| {
+            let is_here = state.backups.contains_key(&backup);
+            Ok(is_here.then(|| Change { removed: vec![(backup, now_ms)], ..Change::default() }))
+        })
+        .await
+    }
+
+    /// Writes the current keyring for its recipients at this target, if it is not there yet.
+    pub async fn publish_keyring(&self) -> Result<(), Error> {
+        self.writable()?;
+        publish(&self.inner.place, &self.inner.keyring.current()).await
+    }
+
+    /// The sealed (age) bytes of the newest keyring at this target.
+    pub async fn sealed_keyring(&self) -> Result<Option<Vec<u8>>, Error> {
+        let keyring = self.inner.keyring.current();
+        let Some(generation) = newest_generation(&self.inner.place, &keyring).await? else { return Ok(None) };
+        let sealed = self.inner.place.get(&path::keyring(generation), None).await?;
+        Ok(Some(sealed.into()))
+    }
+
+    /// Becomes the writer: writes, in every domain, a head with an epoch above all that are there.
+    pub async fn take_over(&self) -> Result<(), Error> {
+        self.writable()?;
+        self.read_everything().await?;
+        self.inner.epoch.fetch_add(1, Ordering::AcqRel);
+        for domain in self.inner.keyring.current().domains() {
+            self.commit(domain, |_| Ok(Some(Change::default()))).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn writable(&self) -> Result<(), Error> {
+        if self.inner.is_read_only { Err(Error::ReadOnly { location: self.location() }) } else { Ok(()) }
+    }
+
+    pub(crate) fn require(&self, state: &DomainState, backup: BackupId) -> Result<(), Error> {
+        if state.backups.contains_key(&backup) {
+            Ok(())
+        } else {
+            Err(Error::NoSuchBackup { backup, location: self.location() })
+        }
+    }
+
+    pub(crate) fn cell(&self, domain: DomainId) -> Arc<DomainCell> {
+        let mut domains = self.inner.domains.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(domains.entry(domain).or_default())
+    }
+
+    /// What the newest heads of a domain add up to.
+    pub(crate) async fn state(&self, domain: DomainId) -> Result<Arc<DomainState>, Error> {
+        let keyring = self.inner.keyring.current();
+        keyring.domain(domain)?;
+        let cell = self.cell(domain);
+        let mut state = cell.heads.lock().await;
+        read_on(&self.inner.place, &keyring, domain, Arc::make_mut(&mut state)).await?;
+        Ok(Arc::clone(&state))
+    }
+
+    /// Where the domain's chunks are, by all indexes that the state names.
+    pub(crate) async fn index(&self, domain: DomainId, state: &DomainState) -> Result<IndexTable, Error> {
+        let keyring = self.inner.keyring.current();
+        let cell = self.cell(domain);
+        let mut table = cell.index.lock().await;
+        let missing = table.missing(state);
+        let mut fetched = stream::iter(missing)
+            .map(|digest| {
+                let keyring = &keyring;
+                async move { Ok::<_, Error>((digest, self.read_index(keyring, domain, digest).await?)) }
+            })
+            .buffer_unordered(FETCHES);
+        while let Some((digest, index)) = fetched.try_next().await? {
+            table.add(digest, index);
+        }
+        table.refresh(state);
+        Ok(table.clone())
+    }
+
+    async fn read_index(&self, keyring: &Keyring, domain: DomainId, digest: Digest) -> Result<Index, Error> {
+        let bytes = self.inner.place.committed(&path::index(domain, digest), digest).await?;
+        let envelope = Envelope::<IndexClear>::open(Kind::Index, &path::indexes(domain), bytes, keyring)?;
+        let plaintext = envelope.unseal(keyring.domain(domain)?.index_key())?;
+        Index::decode(&plaintext).map_err(envelope.damaged())
+    }
+}

@@ -1,0 +1,238 @@
+//! The end of a backup: all that it consists of, in the order of FORMAT §8, and the head last.
+//!
+//! Each object is durable before one that needs it is written; a kill in between leaves garbage, never a broken backup.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use zeroize::Zeroizing;
+
+use super::BackupWriter;
+use super::packer::Packed;
+use super::pipeline::Settled;
+use super::table::{self, Table};
+use crate::clock::now_ms;
+use crate::envelope::seal_envelope;
+use crate::format::cbor::{self, Blob};
+use crate::format::directory::StoredRecord;
+use crate::format::head::Object;
+use crate::format::index::{Index, IndexClear, Record};
+use crate::format::keys::{Keys, SLOT_ORGANIZATION, Slot};
+use crate::format::manifest::{BackupClear, Manifest};
+use crate::format::refs::Refs;
+use crate::format::{Kind, path};
+use crate::heads::Change;
+use crate::keyring::Keyring;
+use crate::repository::Repository;
+use crate::{BackupRecord, Digest, Error};
+
+/// Records in one index: 6 MiB.
+const INDEX_RECORDS: usize = 131_072;
+/// Generation of the keys that a new backup gets.
+const FIRST_KEYS: u64 = 1;
+
+/// Objects written for a backup, on their way into its head.
+struct Written<'a> {
+    repository: &'a Repository,
+    objects: Vec<Object>,
+}
+
+impl Written<'_> {
+    async fn put(&mut self, path: String, bytes: Bytes) -> Result<Digest, Error> {
+        let (length, digest) = (bytes.len() as u64, Digest::of(&bytes));
+        self.repository.inner.place.put(&path, bytes).await?;
+        self.objects.push((path, length, digest));
+        Ok(digest)
+    }
+}
+
+impl BackupWriter {
+    /// Waits for all bytes to be durable, then writes index, refs, keys, manifest and the head: the backup exists only from here.
+    /// `record` becomes the directory's record, its totals filled in by the writer; `document` is the plugin's inventory (JSON).
+    /// A `finished_ms` of 0 becomes now.
+    pub async fn commit(self, record: BackupRecord, document: String) -> Result<BackupRecord, Error> {
+        let entries = std::mem::take(&mut *self.entries.lock());
+        let table = table::write(&self.pipeline, entries).await?;
+        let settled = self.pipeline.settle().await?;
+        let keyring = self.repository.inner.keyring.current();
+        let mut written = Written { repository: &self.repository, objects: Vec::new() };
+
+        let component = self.put_component().await?;
+        let domain = self.plan.domain;
+        written
+            .objects
+            .extend(settled.packed.iter().map(|pack| (path::pack(domain, pack.digest), pack.length, pack.digest)));
+        let mut indexes: BTreeSet<Digest> = settled.adopted.iter().map(|(_, location)| location.index).collect();
+        let relied_on: BTreeSet<Digest> = settled.adopted.iter().map(|(_, location)| location.pack).collect();
+        for digest in self.put_indexes(&keyring, &mut written, &settled.packed).await? {
+            indexes.insert(digest);
+        }
+        let indexes: Vec<_> = indexes.into_iter().collect();
+        self.put_refs(&keyring, &mut written, settled).await?;
+        self.put_keys(&keyring, &mut written).await?;
+        let record = self.complete(record, component.2, &table);
+        self.put_manifest(&keyring, &mut written, &record, document, table, indexes.clone()).await?;
+        self.repository.publish_keyring().await?;
+
+        let stored_bytes = written.objects.iter().map(|(_, length, _)| length).sum();
+        let record = BackupRecord { stored_bytes, ..record };
+        written.objects.push(component);
+        let backup = self.plan.backup;
+        self.repository
+            .commit(domain, |state| {
+                if state.backups.contains_key(&backup) {
+                    return Err(Error::BackupExists { backup });
+                }
+                Ok(Some(Change {
+                    added: written.objects.iter().filter(|object| !state.has(domain, object)).cloned().collect(),
+                    committed: vec![(backup, indexes.clone(), FIRST_KEYS)],
+                    records: vec![StoredRecord::replacing(record.clone(), None)],
+                    removed: Vec::new(),
+                    relied_on: relied_on.clone(),
+                }))
+            })
+            .await?;
+        Ok(record)
+    }
+
+    /// The record with what only the writer knows; stored bytes come last.
+    fn complete(&self, record: BackupRecord, component: Digest, table: &Table) -> BackupRecord {
+        let finished_ms = if record.finished_ms == 0 { now_ms() } else { record.finished_ms };
+        BackupRecord {
+            backup: self.plan.backup,
+            component,
+            started_ms: self.plan.started_ms,
+            finished_ms,
+            entries: table.entries,
+            logical_bytes: table.logical_bytes,
+            ..record
+        }
+    }
+
+    async fn put_component(&self) -> Result<Object, Error> {
+        let component = &self.plan.component;
+        let (length, digest) = (component.len() as u64, Digest::of(component));
+        let (place, path) = (&self.repository.inner.place, path::component(digest));
+        if place.length(&path).await? != Some(length) {
+            place.put(&path, Bytes::copy_from_slice(component)).await?;
+        }
+        Ok((path, length, digest))
+    }
+
+    async fn put_indexes(
+        &self,
+        keyring: &Keyring,
+        written: &mut Written<'_>,
+        packed: &[Packed],
+    ) -> Result<Vec<Digest>, Error> {
+        let mut digests = Vec::new();
+        let mut rest = packed;
+        while !rest.is_empty() {
+            // A pack is told of by one index only, so that a backup knows which indexes it needs.
+            let mut records = 0;
+            let whole = rest.iter().take_while(|pack| {
+                records += pack.records.len();
+                records <= INDEX_RECORDS
+            });
+            let (now, later) = rest.split_at(whole.count().max(1));
+            let plaintext = index_of(now).encode();
+            let clear = IndexClear { domain: self.plan.domain, extra: Default::default() };
+            digests.push(self.put_index(keyring, written, &clear, &plaintext).await?);
+            rest = later;
+        }
+        Ok(digests)
+    }
+
+    async fn put_index(
+        &self,
+        keyring: &Keyring,
+        written: &mut Written<'_>,
+        clear: &IndexClear,
+        plaintext: &[u8],
+    ) -> Result<Digest, Error> {
+        let domain = self.plan.domain;
+        let key = keyring.domain(domain)?;
+        let seal = Some((key.index_key(), plaintext));
+        let bytes = seal_envelope(Kind::Index, &path::indexes(domain), clear, seal, keyring)?;
+        let path = path::index(domain, Digest::of(&bytes));
+        written.put(path, bytes).await
+    }
+
+    async fn put_refs(&self, keyring: &Keyring, written: &mut Written<'_>, settled: Settled) -> Result<(), Error> {
+        let (domain, backup) = (self.plan.domain, self.plan.backup);
+        let clear = BackupClear { domain, backup, extra: Default::default() };
+        let adopted = settled.adopted.into_iter().map(|(id, _)| id).collect();
+        for (part, refs) in (0..).zip(Refs::parts(settled.added, adopted)) {
+            let (path, plaintext) = (path::refs(domain, backup, part), refs.encode());
+            let key = keyring.domain(domain)?;
+            let seal = Some((key.index_key(), &plaintext[..]));
+            let bytes = seal_envelope(Kind::Refs, &path, &clear, seal, keyring)?;
+            written.put(path, bytes).await?;
+        }
+        Ok(())
+    }
+
+    async fn put_keys(&self, keyring: &Keyring, written: &mut Written<'_>) -> Result<(), Error> {
+        let (domain, backup) = (self.plan.domain, self.plan.backup);
+        let (version, wrapped) = keyring.domain(domain)?.wrap(backup, &self.data_key)?;
+        let slot = Slot {
+            kind: SLOT_ORGANIZATION,
+            version: Some(version),
+            wrapped: Blob(wrapped),
+            recipient: None,
+            extra: Default::default(),
+        };
+        let keys = Keys { domain, backup, generation: FIRST_KEYS, slots: vec![slot], extra: Default::default() };
+        let path = path::keys(domain, backup, FIRST_KEYS);
+        let bytes = seal_envelope(Kind::Keys, &path, &keys, None, keyring)?;
+        written.put(path, bytes).await.map(drop)
+    }
+
+    async fn put_manifest(
+        &self,
+        keyring: &Keyring,
+        written: &mut Written<'_>,
+        record: &BackupRecord,
+        document: String,
+        table: Table,
+        indexes: Vec<Digest>,
+    ) -> Result<(), Error> {
+        let (domain, backup) = (self.plan.domain, self.plan.backup);
+        let keys = keyring.domain(domain)?;
+        let secrets = keys.chunk_secrets();
+        let manifest = Manifest {
+            backup,
+            domain,
+            secrets: (secrets.data, secrets.list, secrets.table),
+            index_key: keys.index_key().clone(),
+            plugin: record.plugin.clone(),
+            component: record.component,
+            method: record.method.clone(),
+            backup_type: record.backup_type.clone(),
+            document,
+            table: (table.tree.level.into(), Blob(table.tree.root), table.tree.bytes),
+            entries: table.entries,
+            logical_bytes: table.logical_bytes,
+            parent: record.parent,
+            engine: record.engine.clone(),
+            started_ms: record.started_ms,
+            finished_ms: record.finished_ms,
+            indexes,
+            extra: Default::default(),
+        };
+        let clear = BackupClear { domain, backup, extra: Default::default() };
+        let (path, plaintext) = (path::manifest(domain, backup), Zeroizing::new(cbor::encode(&manifest)));
+        let bytes = seal_envelope(Kind::Manifest, &path, &clear, Some((&self.data_key, &plaintext)), keyring)?;
+        written.put(path, bytes).await.map(drop)
+    }
+}
+
+/// One index of these packs.
+fn index_of(packed: &[Packed]) -> Index {
+    let numbered = packed.iter().zip(0..);
+    let mut records: Vec<_> = numbered
+        .flat_map(|(pack, number)| pack.records.iter().map(move |record| Record { pack: number, ..*record }))
+        .collect();
+    records.sort_unstable_by_key(|record| record.id);
+    Index { packs: packed.iter().map(|pack| pack.digest).collect(), records, ..Index::default() }
+}

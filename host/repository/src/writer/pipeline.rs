@@ -1,0 +1,272 @@
+//! One chunk's way: hash, known?, compress, seal, pack, upload. Bounded by bytes, not by the backup.
+//!
+//! A chunk's plaintext takes its length from the budget; sealed, it gives back what compression saved; what is left is
+//! given back when its pack is durable. The budget exceeds a full pack, so the pipeline always moves. The first failure
+//! is kept: after it nothing is accepted any more, and the backup can never commit.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as MapEntry;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+
+use super::packer::{FullPack, Packed, Packer};
+use crate::chunk::{ChunkCodec, ChunkHash, ChunkId, ChunkKind, ChunkSecrets, OVERHEAD};
+use crate::format::path;
+use crate::index::{IndexTable, Location};
+use crate::keyring::DomainKeys;
+use crate::place::Place;
+use crate::pool::Pool;
+use crate::repository::Repository;
+use crate::seal::Secret;
+use crate::{DomainId, Error};
+
+/// Bytes of one backup in memory: a pack being filled, two on their way, and chunks at work.
+const BUDGET: usize = 56 << 20;
+/// Buffers of pages that are kept for the next chunk.
+const SPARES_MAX: usize = 64;
+
+/// What every entry of a backup shares.
+#[derive(Debug)]
+pub(super) struct Pipeline {
+    pool: Pool,
+    place: Place,
+    domain: DomainId,
+    secrets: ChunkSecrets,
+    index_key: Secret,
+    pub(super) chunker_seed: u64,
+    index: IndexTable,
+    /// Chunks that this backup holds, with where those were that were there before.
+    held: Mutex<HashMap<ChunkId, Option<Location>>>,
+    packer: Mutex<Packer>,
+    budget: Arc<Semaphore>,
+    /// Chunks and packs on their way.
+    outstanding: watch::Sender<usize>,
+    failure: Mutex<Option<Arc<Error>>>,
+    has_failed: AtomicBool,
+    stored: AtomicU64,
+    spares: Mutex<Vec<BytesMut>>,
+}
+
+/// Counts one thing on its way. Dropped before [`Self::arrive`], it never arrives, and the backup has failed.
+struct Ticket {
+    pipeline: Arc<Pipeline>,
+    has_arrived: bool,
+}
+
+impl Ticket {
+    fn new(pipeline: &Arc<Pipeline>) -> Self {
+        pipeline.outstanding.send_modify(|count| *count += 1);
+        Self { pipeline: Arc::clone(pipeline), has_arrived: false }
+    }
+
+    fn arrive(mut self) {
+        self.has_arrived = true;
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.has_arrived {
+            self.pipeline.fail(Error::WorkerStopped);
+        }
+        self.pipeline.outstanding.send_modify(|count| *count -= 1);
+    }
+}
+
+impl Pipeline {
+    pub(super) fn new(repository: &Repository, domain: DomainId, index: IndexTable) -> Result<Self, Error> {
+        let keyring = repository.inner.keyring.current();
+        let keys: DomainKeys<'_> = keyring.domain(domain)?;
+        Ok(Self {
+            pool: repository.inner.pool.clone(),
+            place: repository.inner.place.clone(),
+            domain,
+            secrets: keys.chunk_secrets(),
+            index_key: keys.index_key().clone(),
+            chunker_seed: keys.chunker_seed(),
+            index,
+            held: Mutex::default(),
+            packer: Mutex::default(),
+            budget: Arc::new(Semaphore::new(BUDGET)),
+            outstanding: watch::Sender::new(0),
+            failure: Mutex::default(),
+            has_failed: AtomicBool::new(false),
+            stored: AtomicU64::new(0),
+            spares: Mutex::default(),
+        })
+    }
+
+    /// A chunk's hash, for lists, which are few and short.
+    pub(super) fn hash(&self, kind: ChunkKind, plaintext: &[u8]) -> ChunkHash {
+        self.secrets.hash(kind, plaintext)
+    }
+
+    /// Takes a chunk; its hash comes when a worker got to it. Waits while the budget is used up.
+    pub(super) async fn store(
+        self: &Arc<Self>,
+        kind: ChunkKind,
+        plaintext: Bytes,
+    ) -> Result<oneshot::Receiver<ChunkHash>, Error> {
+        self.check()?;
+        let need = (plaintext.len() + OVERHEAD) as u32;
+        let permit = Arc::clone(&self.budget).acquire_many_owned(need).await.map_err(|_| Error::WorkerStopped)?;
+        self.check()?;
+        let ticket = Ticket::new(self);
+        let (sender, receiver) = oneshot::channel();
+        self.pool.submit(move |codec| {
+            let pipeline = Arc::clone(&ticket.pipeline);
+            if pipeline.has_failed.load(Ordering::Acquire) {
+                return;
+            }
+            match pipeline.process(codec, kind, plaintext, permit, sender) {
+                Ok(()) => ticket.arrive(),
+                Err(error) => pipeline.fail(error),
+            }
+        });
+        Ok(receiver)
+    }
+
+    /// The worker's part.
+    fn process(
+        self: &Arc<Self>,
+        codec: &mut ChunkCodec,
+        kind: ChunkKind,
+        plaintext: Bytes,
+        mut permit: OwnedSemaphorePermit,
+        sender: oneshot::Sender<ChunkHash>,
+    ) -> Result<(), Error> {
+        let hash = self.secrets.hash(kind, &plaintext);
+        let id = hash.id();
+        // An entry that was aborted does not wait for its hashes; its chunks stay, another may hold them too.
+        let _ = sender.send(hash);
+        if self.claim(id) {
+            let sealed =
+                codec.seal(&hash, &plaintext).map_err(|reason| Error::Chunk { id: hex::encode(id.0), reason })?;
+            drop(permit.split(permit.num_permits().saturating_sub(sealed.len())));
+            let full = lock(&self.packer).add(id, &sealed, permit);
+            if let Some(full) = full {
+                self.close(full)?;
+            }
+        }
+        self.keep_spare(plaintext);
+        Ok(())
+    }
+
+    /// Whether this chunk is new: neither in the repository nor met in this backup.
+    fn claim(&self, id: ChunkId) -> bool {
+        match lock(&self.held).entry(id) {
+            MapEntry::Occupied(_) => false,
+            MapEntry::Vacant(place) => place.insert(self.index.find(&id)).is_none(),
+        }
+    }
+
+    /// Completes a pack and sends it on its way.
+    fn close(self: &Arc<Self>, full: FullPack) -> Result<(), Error> {
+        let (pack, permit) = full.finish(&self.index_key)?;
+        let (path, length) = (path::pack(self.domain, pack.digest), pack.bytes.len() as u64);
+        lock(&self.packer).packed.push(Packed { digest: pack.digest, length, records: pack.records });
+        let ticket = Ticket::new(self);
+        let place = self.place.clone();
+        self.place.runtime().spawn(async move {
+            match place.put(&path, pack.bytes).await {
+                Ok(()) => {
+                    ticket.pipeline.stored.fetch_add(length, Ordering::AcqRel);
+                    ticket.arrive();
+                }
+                Err(error) => ticket.pipeline.fail(error),
+            }
+            drop(permit);
+        });
+        Ok(())
+    }
+
+    /// Waits until every chunk is durable; gives what was stored and what is held.
+    pub(super) async fn settle(self: &Arc<Self>) -> Result<Settled, Error> {
+        self.idle().await?;
+        let last = lock(&self.packer).take();
+        if let Some(last) = last {
+            let pipeline = Arc::clone(self);
+            self.pool.run(move |_| pipeline.close(last)).await??;
+        }
+        self.idle().await?;
+        let packed = std::mem::take(&mut lock(&self.packer).packed);
+        let held = std::mem::take(&mut *lock(&self.held));
+        let mut settled = Settled { packed, ..Settled::default() };
+        for (id, location) in held {
+            match location {
+                Some(location) => settled.adopted.push((id, location)),
+                None => settled.added.push(id),
+            }
+        }
+        // Every chunk that was claimed must be in a pack that is durable, or the backup would miss it.
+        let recorded: usize = settled.packed.iter().map(|pack| pack.records.len()).sum();
+        if recorded == settled.added.len() { Ok(settled) } else { Err(Error::WorkerStopped) }
+    }
+
+    async fn idle(&self) -> Result<(), Error> {
+        let mut outstanding = self.outstanding.subscribe();
+        outstanding.wait_for(|count| *count == 0).await.map_err(|_| Error::WorkerStopped)?;
+        self.check()
+    }
+
+    /// Nothing is accepted from here.
+    pub(super) fn stop(&self) {
+        self.fail(Error::WorkerStopped);
+    }
+
+    fn fail(&self, error: Error) {
+        lock(&self.failure).get_or_insert_with(|| Arc::new(error));
+        self.has_failed.store(true, Ordering::Release);
+        self.budget.close();
+    }
+
+    /// The first failure, if there was one.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        match &*lock(&self.failure) {
+            Some(failure) => Err(Error::BackupBroken(Arc::clone(failure))),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn stored_bytes(&self) -> u64 {
+        self.stored.load(Ordering::Acquire)
+    }
+
+    /// A buffer of this length; its bytes are whatever they were.
+    pub(super) fn buffer(&self, length: usize) -> BytesMut {
+        let mut spares = lock(&self.spares);
+        while let Some(spare) = spares.pop() {
+            if spare.len() == length {
+                return spare;
+            }
+        }
+        drop(spares);
+        BytesMut::zeroed(length)
+    }
+
+    fn keep_spare(&self, plaintext: Bytes) {
+        if let Ok(spare) = plaintext.try_into_mut() {
+            let mut spares = lock(&self.spares);
+            if spares.len() < SPARES_MAX && spare.len() <= 64 << 10 {
+                spares.push(spare);
+            }
+        }
+    }
+}
+
+/// What a settled pipeline has.
+#[derive(Default)]
+pub(super) struct Settled {
+    pub(super) packed: Vec<Packed>,
+    /// Stored by this backup.
+    pub(super) added: Vec<ChunkId>,
+    /// Found in the repository.
+    pub(super) adopted: Vec<(ChunkId, Location)>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
