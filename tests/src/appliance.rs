@@ -46,32 +46,21 @@ impl Answer {
     /// Fails unless the command was refused in a way that helps: an exit code that is not 0, a hint, and every one of these
     /// words in what it said, in whatever case.
     pub fn refused(self, words: &[&str]) -> Result<Self> {
-        ensure(
-            self.code
-                .is_some_and(|code| code != 0 && code != 124 && code != 101),
-            || format!("it was to be refused: {self}"),
-        )?;
+        ensure(self.code.is_some_and(|code| code != 0 && code != 124 && code != 101), || {
+            format!("it was to be refused: {self}")
+        })?;
         let said = format!("{}\n{}", self.stdout, self.stderr).to_lowercase();
         for word in words.iter().chain(&["hint"]) {
-            ensure(said.contains(&word.to_lowercase()), || {
-                format!("it did not say {word:?}: {self}")
-            })?;
+            ensure(said.contains(&word.to_lowercase()), || format!("it did not say {word:?}: {self}"))?;
         }
-        ensure(!said.contains("panicked"), || {
-            format!("it panicked: {self}")
-        })?;
+        ensure(!said.contains("panicked"), || format!("it panicked: {self}"))?;
         Ok(self)
     }
 }
 
 impl std::fmt::Display for Answer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            command,
-            code,
-            stdout,
-            stderr,
-        } = self;
+        let Self { command, code, stdout, stderr } = self;
         write!(formatter, "{command}: exit code {code:?}\n{stdout}{stderr}")
     }
 }
@@ -112,36 +101,21 @@ impl Appliance {
     /// Writes the configuration file: the primary target's site, and its URL where it is not the default.
     pub fn configure(&self, site: &str, url: Option<&str>) -> Result {
         fs::create_dir_all(&self.data)?;
-        let url = url
-            .map(|url| format!("url = {url:?}\n"))
-            .unwrap_or_default();
-        Ok(fs::write(
-            self.data.join("holdfast.toml"),
-            format!("[repository]\nsite = {site:?}\n{url}"),
-        )?)
+        let url = url.map(|url| format!("url = {url:?}\n")).unwrap_or_default();
+        Ok(fs::write(self.data.join("holdfast.toml"), format!("[repository]\nsite = {site:?}\n{url}"))?)
     }
 
     /// Serves, and returns when it answers.
     pub fn start(&mut self) -> Result {
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&self.log)?;
+        let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
         let mut command = leashed(&program("holdfast")?, "KILL", &[]);
-        command
-            .args(["serve", "--listen", &self.listen])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
+        command.args(["serve", "--listen", &self.listen]).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.surround(&mut command);
         self.server = Some(Daemon::spawn("holdfast serve", &mut command, Signal::TERM)?);
         let answer = self.run_within(START_SECONDS, ["status", "--wait"])?;
         // 3 says that something wants attention, such as a missing recovery recipient.
         ensure(matches!(answer.code, Some(0 | 3)), || {
-            format!(
-                "the appliance does not answer: {answer}\nits log:\n{}",
-                self.log_text()
-            )
+            format!("the appliance does not answer: {answer}\nits log:\n{}", self.log_text())
         })
     }
 
@@ -149,9 +123,7 @@ impl Appliance {
     pub fn kill(&mut self) -> Result {
         match self.server.take() {
             Some(mut server) => server.kill(),
-            None => Err(Failure::new(
-                "the appliance was to be killed, but it does not run",
-            )),
+            None => Err(Failure::new("the appliance was to be killed, but it does not run")),
         }
     }
 
@@ -159,27 +131,18 @@ impl Appliance {
     pub fn stop(&mut self) -> Result<ExitStatus> {
         match self.server.take() {
             Some(mut server) => server.stop(),
-            None => Err(Failure::new(
-                "the appliance was to be stopped, but it does not run",
-            )),
+            None => Err(Failure::new("the appliance was to be stopped, but it does not run")),
         }
     }
 
     /// The most memory it had resident since its start, in bytes.
     pub fn peak_memory_bytes(&self) -> Result<u64> {
-        self.server
-            .as_ref()
-            .ok_or_else(|| Failure::new("the appliance does not run"))?
-            .peak_memory_bytes()
+        self.server.as_ref().ok_or_else(|| Failure::new("the appliance does not run"))?.peak_memory_bytes()
     }
 
     /// Its process id.
     pub fn process(&self) -> Result<u32> {
-        Ok(self
-            .server
-            .as_ref()
-            .ok_or_else(|| Failure::new("the appliance does not run"))?
-            .pid())
+        Ok(self.server.as_ref().ok_or_else(|| Failure::new("the appliance does not run"))?.pid())
     }
 
     /// Runs `holdfast` with these arguments against this appliance.
@@ -189,32 +152,17 @@ impl Appliance {
 
     /// As [`run`](Self::run) with `-o json`, and must succeed.
     pub fn json<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<Value> {
-        let mut words: Vec<std::ffi::OsString> = arguments
-            .into_iter()
-            .map(|word| word.as_ref().into())
-            .collect();
+        let mut words: Vec<std::ffi::OsString> = arguments.into_iter().map(|word| word.as_ref().into()).collect();
         words.extend(["-o".into(), "json".into()]);
         self.run(words)?.json()
     }
 
-    fn run_within<A: AsRef<OsStr>>(
-        &self,
-        seconds: &str,
-        arguments: impl IntoIterator<Item = A>,
-    ) -> Result<Answer> {
+    fn run_within<A: AsRef<OsStr>>(&self, seconds: &str, arguments: impl IntoIterator<Item = A>) -> Result<Answer> {
         let mut command = Command::new("timeout");
-        command
-            .args(["--kill-after=5", seconds])
-            .arg(program("holdfast")?)
-            .args(arguments)
-            .stdin(Stdio::null());
+        command.args(["--kill-after=5", seconds]).arg(program("holdfast")?).args(arguments).stdin(Stdio::null());
         self.surround(&mut command);
         let output = command.output()?;
-        let words: Vec<_> = command
-            .get_args()
-            .skip(3)
-            .map(|word| word.to_string_lossy().into_owned())
-            .collect();
+        let words: Vec<_> = command.get_args().skip(3).map(|word| word.to_string_lossy().into_owned()).collect();
         Ok(Answer {
             command: format!("holdfast {}", words.join(" ")),
             code: output.status.code(),
@@ -225,19 +173,10 @@ impl Appliance {
 
     /// Our own environment must not decide what a test sees.
     fn surround(&self, command: &mut Command) {
-        for name in [
-            "HOLDFAST_URL",
-            "HOLDFAST_TOKEN",
-            "HOLDFAST_CA",
-            "AWS_ACCESS_KEY_ID",
-            "AWS_SECRET_ACCESS_KEY",
-        ] {
+        for name in ["HOLDFAST_URL", "HOLDFAST_TOKEN", "HOLDFAST_CA", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
             command.env_remove(name);
         }
-        command
-            .env("HOLDFAST_DATA_DIR", &self.data)
-            .env("RUST_BACKTRACE", "1")
-            .current_dir("/");
+        command.env("HOLDFAST_DATA_DIR", &self.data).env("RUST_BACKTRACE", "1").current_dir("/");
         command.envs(self.environment.iter().map(|(key, value)| (key, value)));
     }
 
@@ -253,20 +192,13 @@ impl Appliance {
 
     /// What it logged until now.
     pub fn log_text(&self) -> String {
-        fs::read(&self.log)
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
+        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
     /// All items of a list, page after page.
     pub fn list(&self, arguments: &[&str]) -> Result<Vec<Value>> {
         let page = self.json(arguments)?;
-        ensure(page["next"].is_null(), || {
-            format!("{arguments:?} has more than one page")
-        })?;
-        page["items"]
-            .as_array()
-            .cloned()
-            .ok_or_else(|| Failure::new(format!("{arguments:?} is no list: {page}")))
+        ensure(page["next"].is_null(), || format!("{arguments:?} has more than one page"))?;
+        page["items"].as_array().cloned().ok_or_else(|| Failure::new(format!("{arguments:?} is no list: {page}")))
     }
 }

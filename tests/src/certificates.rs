@@ -22,15 +22,13 @@ impl Certificates {
     pub fn issue(directory: &Path) -> Result<Self> {
         fs::create_dir_all(directory)?;
         let mut authority = CertificateParams::default();
-        authority
-            .distinguished_name
-            .push(DnType::CommonName, "Scratch authority");
+        authority.distinguished_name.push(DnType::CommonName, "Scratch authority");
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
 
         let key = KeyPair::generate()?;
-        let server = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])?
-            .signed_by(&key, &authority)?;
+        let server =
+            CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])?.signed_by(&key, &authority)?;
 
         let files = Self {
             authority: directory.join("ca.pem"),
@@ -41,10 +39,7 @@ impl Certificates {
         fs::write(&files.certificate, server.pem())?;
         fs::write(&files.key, key.serialize_pem())?;
         // PostgreSQL refuses a key that others can read.
-        fs::set_permissions(
-            &files.key,
-            std::os::unix::fs::PermissionsExt::from_mode(0o600),
-        )?;
+        fs::set_permissions(&files.key, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         Account::for_databases()?.own(&files.key)?;
         Ok(files)
     }

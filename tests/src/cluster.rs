@@ -34,38 +34,34 @@ pub struct Cluster {
 impl Cluster {
     /// Makes a cluster in a new directory and starts it with these settings besides the defaults.
     pub fn create(root: &Path, settings: &[(&str, &str)]) -> Result<Self> {
-        let mut cluster = Self::at(root, root.join("data"))?;
-        let (version, configuration) = cluster.make(settings)?;
-        cluster.configuration = configuration;
-        cluster.write_access_rules("all all scram-sha-256", "host")?;
-        cluster
-            .start()
-            .map_err(|error| error.during(format!("PostgreSQL {version}")))?;
+        let (version, programs) = newest_programs()?;
+        let mut cluster = Self::at(root, root.join("data"), programs)?;
+        cluster.configuration = cluster.make(version, settings)?;
+        cluster.admit("host")?;
+        cluster.start()?;
         Ok(cluster)
     }
 
     /// A server on a data directory that a restore wrote, configuration in it. It is not started.
     pub fn restored(root: &Path, data: &Path) -> Result<Self> {
-        let mut cluster = Self::at(root, data.into())?;
+        let (_, programs) = newest_programs()?;
+        let mut cluster = Self::at(root, data.into(), programs)?;
         cluster.overrides = vec![
             format!("port={}", cluster.port),
-            format!(
-                "unix_socket_directories={}",
-                cluster.socket_directory().display()
-            ),
+            format!("unix_socket_directories={}", cluster.socket_directory().display()),
             "listen_addresses=127.0.0.1".into(),
         ];
         Ok(cluster)
     }
 
-    fn at(root: &Path, data: PathBuf) -> Result<Self> {
+    fn at(root: &Path, data: PathBuf, programs: PathBuf) -> Result<Self> {
         let account = Account::for_databases()?;
         fs::create_dir_all(root.join("socket"))?;
         account.own(root)?;
         account.own(&root.join("socket"))?;
         Ok(Self {
             account,
-            programs: newest_programs()?,
+            programs,
             root: root.into(),
             configuration: data.clone(),
             data,
@@ -75,98 +71,56 @@ impl Cluster {
         })
     }
 
-    fn make(&self, settings: &[(&str, &str)]) -> Result<(String, PathBuf)> {
-        let version = self
-            .programs
-            .ancestors()
-            .nth(1)
-            .and_then(Path::file_name)
-            .map(|name| name.to_string_lossy().into_owned());
-        let version =
-            version.ok_or_else(|| Failure::new("PostgreSQL's programs lie in an unknown place"))?;
+    /// Makes the cluster's files; returns the directory of its configuration.
+    fn make(&self, version: u32, settings: &[(&str, &str)]) -> Result<PathBuf> {
         let mut command = self.account.command("pg_createcluster", "KILL");
         command
             .env("PG_CLUSTER_CONF_ROOT", self.root.join("etc"))
-            .env("LC_ALL", "C.UTF-8");
-        command
-            .arg(&version)
-            .arg(NAME)
+            .env("LC_ALL", "C.UTF-8")
+            .args([&version.to_string(), NAME, "--start-conf", "manual"])
+            .args(["--port", &self.port.to_string()])
             .arg("--datadir")
             .arg(&self.data)
             .arg("--socketdir")
-            .arg(self.socket_directory());
-        command.arg("--logfile").arg(self.log()).args([
-            "--start-conf",
-            "manual",
-            "--port",
-            &self.port.to_string(),
-        ]);
-        // A throw-away server need not survive a power cut.
-        let defaults = [
-            ("fsync", "off"),
-            ("listen_addresses", "127.0.0.1"),
-            ("ssl", "off"),
-            ("logging_collector", "off"),
-        ];
-        for (key, value) in defaults.iter().chain(settings) {
-            command.arg("--pgoption").arg(format!("{key}={value}"));
-        }
-        command.args([
-            "--",
-            "--no-sync",
-            "--username=postgres",
-            "--encoding=UTF8",
-            "--wal-segsize=16",
-        ]);
+            .arg(self.socket_directory())
+            .arg("--logfile")
+            .arg(self.log())
+            .args(["--", "--no-sync", "--username=postgres", "--encoding=UTF8"]);
         finished(&mut command)?;
-        Ok((
-            version.clone(),
-            self.root.join("etc").join(version).join(NAME),
-        ))
+
+        let configuration = self.root.join(format!("etc/{version}/{NAME}"));
+        // A throw-away server need not survive a power cut.
+        let defaults = [("fsync", "off"), ("listen_addresses", "127.0.0.1"), ("ssl", "off")];
+        let all = defaults.iter().chain(settings);
+        let lines: String = all.map(|(key, value)| format!("{key} = '{value}'\n")).collect();
+        fs::write(configuration.join("conf.d/scratch.conf"), lines)?;
+        Ok(configuration)
     }
 
-    /// Replaces `pg_hba.conf`: everybody by the socket, and over TCP by one rule (`DATABASE USER METHOD`) for databases, with
-    /// replication by the same. `kind` is `host` or `hostssl`.
-    pub fn write_access_rules(&self, rule: &str, kind: &str) -> Result {
-        let words: Vec<&str> = rule.split(' ').collect();
-        let [database, user, method] = words[..] else {
-            return Err(Failure::new("a rule is DATABASE USER METHOD"));
-        };
-        let rules = format!(
-            "local all all trust\n{kind} {database} {user} 127.0.0.1/32 {method}\n{kind} replication {user} 127.0.0.1/32 {method}\n"
-        );
+    /// Replaces `pg_hba.conf`: everybody by the socket; by password over TCP, which is `host`, or only over TLS, `hostssl`.
+    pub fn admit(&self, kind: &str) -> Result {
+        let rule = |databases| format!("{kind} {databases} all 127.0.0.1/32 scram-sha-256\n");
+        let rules = ["local all all trust\n", &rule("all"), &rule("replication")].concat();
         Ok(fs::write(self.configuration.join("pg_hba.conf"), rules)?)
     }
 
     /// Starts the server and waits until it answers.
     pub fn start(&mut self) -> Result {
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.log())?;
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.log())?;
         self.account.own(&self.log())?;
         let mut command = self.account.command(self.programs.join("postgres"), "QUIT");
         command.arg("-D").arg(&self.configuration);
         for setting in &self.overrides {
             command.arg("-c").arg(setting);
         }
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut server = Daemon::spawn("postgres", &mut command, Signal::INT)?;
         wait_until("PostgreSQL accepts connections", START, || {
             if let Some(status) = server.ended()? {
-                return Err(Failure::new(format!(
-                    "PostgreSQL ended ({status}):\n{}",
-                    self.log_text()
-                )));
+                return Err(Failure::new(format!("PostgreSQL ended ({status}):\n{}", self.log_text())));
             }
             let mut ask = Command::new(self.programs.join("pg_isready"));
-            ask.arg("--quiet")
-                .arg("--host")
-                .arg(self.socket_directory())
-                .args(["--port", &self.port.to_string()]);
+            ask.arg("--quiet").arg("--host").arg(self.socket_directory()).args(["--port", &self.port.to_string()]);
             Ok(ask.status()?.success().then_some(()))
         })?;
         self.server = Some(server);
@@ -198,9 +152,7 @@ impl Cluster {
 
     /// What the server wrote to its log until now.
     pub fn log_text(&self) -> String {
-        fs::read(self.log())
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
+        fs::read(self.log()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
     fn log(&self) -> PathBuf {
@@ -232,23 +184,15 @@ impl Cluster {
             "--dbname",
             database,
         ]);
-        let script = self
-            .root
-            .join(format!("script-{:?}.sql", std::thread::current().id()));
+        let script = self.root.join(format!("script-{:?}.sql", std::thread::current().id()));
         fs::write(&script, sql)?;
-        command
-            .arg("--file")
-            .arg(&script)
-            .env("PGCLIENTENCODING", "UTF8");
+        command.arg("--file").arg(&script).env("PGCLIENTENCODING", "UTF8");
         finished(&mut command)
     }
 
     /// Fills a database with pgbench's tables: about 15 MB a unit of scale.
     pub fn fill(&self, database: &str, scale: u32) -> Result {
-        self.pgbench(
-            database,
-            &["--initialize", "--quiet", "--scale", &scale.to_string()],
-        )
+        self.pgbench(database, &["--initialize", "--quiet", "--scale", &scale.to_string()])
     }
 
     /// Runs `pgbench` on a database.
@@ -264,34 +208,24 @@ impl Cluster {
 
     /// A role that may take base backups, and nothing else.
     pub fn create_backup_role(&self, name: &str, password: &str) -> Result {
-        self.sql(
-            "postgres",
-            &format!("CREATE ROLE {name} LOGIN REPLICATION PASSWORD '{password}'"),
-        )
-        .map(drop)
+        self.sql("postgres", &format!("CREATE ROLE {name} LOGIN REPLICATION PASSWORD '{password}'")).map(drop)
     }
 }
 
-/// The programs of the newest PostgreSQL that Debian installed.
-fn newest_programs() -> Result<PathBuf> {
-    let versions = fs::read_dir("/usr/lib/postgresql")
-        .map_err(|error| Failure::from(error).during("PostgreSQL from Debian"))?;
-    let mut found: Vec<(u32, PathBuf)> = Vec::new();
-    for version in versions {
+/// The newest PostgreSQL that Debian installed: its major version and the directory of its programs.
+fn newest_programs() -> Result<(u32, PathBuf)> {
+    let mut found = Vec::new();
+    for version in fs::read_dir("/usr/lib/postgresql").into_iter().flatten() {
         let version = version?;
         let programs = version.path().join("bin");
-        if let (Ok(number), true) = (
-            version.file_name().to_string_lossy().parse(),
-            programs.join("postgres").is_file(),
-        ) {
+        if let Ok(number) = version.file_name().to_string_lossy().parse::<u32>()
+            && programs.join("postgres").is_file()
+        {
             found.push((number, programs));
         }
     }
-    found
-        .into_iter()
-        .max()
-        .map(|(_, programs)| programs)
-        .ok_or_else(|| Failure::new("no PostgreSQL under /usr/lib/postgresql"))
+    let newest = found.into_iter().max();
+    newest.ok_or_else(|| Failure::new("no PostgreSQL below /usr/lib/postgresql"))
 }
 
 /// Standard output of a command that must succeed.
@@ -305,7 +239,5 @@ fn finished(command: &mut Command) -> Result<String> {
             String::from_utf8_lossy(&output.stderr)
         )
     })?;
-    Ok(String::from_utf8_lossy(&output.stdout)
-        .trim_end()
-        .to_owned())
+    Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }

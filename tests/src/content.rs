@@ -43,33 +43,18 @@ pub struct Content {
 impl Content {
     /// Reads every database of a running cluster.
     pub fn of(cluster: &Cluster) -> Result<Self> {
-        let mut content = Self {
-            facts: BTreeMap::new(),
-            tables: 0,
-            rows: 0,
-        };
+        let mut content = Self { facts: BTreeMap::new(), tables: 0, rows: 0 };
         for line in cluster.sql("postgres", SHARED)?.lines() {
             content.facts.insert(line.to_owned(), String::new());
         }
-        let databases = cluster.sql(
-            "postgres",
-            "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1",
-        )?;
+        let databases = cluster
+            .sql("postgres", "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1")?;
         for database in databases.lines() {
-            for line in cluster
-                .sql(database, &format!("{AS_TEXT}{TABLES}{LARGE_OBJECTS}"))?
-                .lines()
-            {
+            for line in cluster.sql(database, &format!("{AS_TEXT}{TABLES}{LARGE_OBJECTS}"))?.lines() {
                 let (name, fact) = line.split_once('|').unwrap_or((line, ""));
                 content.tables += 1;
-                content.rows += fact
-                    .split('|')
-                    .next()
-                    .and_then(|rows| rows.parse::<u64>().ok())
-                    .unwrap_or(0);
-                content
-                    .facts
-                    .insert(format!("{database}: {name}"), fact.to_owned());
+                content.rows += fact.split('|').next().and_then(|rows| rows.parse::<u64>().ok()).unwrap_or(0);
+                content.facts.insert(format!("{database}: {name}"), fact.to_owned());
             }
         }
         Ok(content)
@@ -87,9 +72,7 @@ impl Content {
 
     /// Fails, naming every difference, unless the other is the same.
     pub fn must_equal(&self, other: &Self) -> Result {
-        ensure(self == other, || {
-            format!("the contents differ:\n{}", Differences(self, other))
-        })
+        ensure(self == other, || format!("the contents differ:\n{}", Differences(self, other)))
     }
 }
 
@@ -105,11 +88,7 @@ impl fmt::Display for Differences<'_> {
                 None => writeln!(formatter, "  {name}: is gone")?,
             }
         }
-        for name in right
-            .facts
-            .keys()
-            .filter(|name| !left.facts.contains_key(*name))
-        {
+        for name in right.facts.keys().filter(|name| !left.facts.contains_key(*name)) {
             writeln!(formatter, "  {name}: is new")?;
         }
         Ok(())

@@ -24,17 +24,8 @@ pub fn let_daemons_outlive_us() {
 /// A command that the kernel ends by `signal` when the thread that started it ends, even if that was killed itself.
 pub(crate) fn leashed(program: &Path, signal: &str, identity: &[&str]) -> Command {
     let mut command = Command::new("setpriv");
-    let signal = if OUTLIVE.load(Ordering::Relaxed) {
-        "keep"
-    } else {
-        signal
-    };
-    command
-        .args(["--pdeathsig", signal])
-        .args(identity)
-        .arg("--")
-        .arg(program)
-        .current_dir("/");
+    let signal = if OUTLIVE.load(Ordering::Relaxed) { "keep" } else { signal };
+    command.args(["--pdeathsig", signal]).args(identity).arg("--").arg(program).current_dir("/");
     command
 }
 
@@ -48,14 +39,8 @@ pub struct Daemon {
 impl Daemon {
     /// Starts a command; `stop` is the signal that ends it in good order.
     pub fn spawn(name: &str, command: &mut Command, stop: Signal) -> Result<Self> {
-        let child = command
-            .spawn()
-            .map_err(|error| Failure::from(error).during(format!("start {name}")))?;
-        Ok(Self {
-            child,
-            name: name.into(),
-            stop,
-        })
+        let child = command.spawn().map_err(|error| Failure::from(error).during(format!("start {name}")))?;
+        Ok(Self { child, name: name.into(), stop })
     }
 
     /// Its process id.
@@ -95,12 +80,9 @@ impl Daemon {
         let path = format!("/proc/{}/status", self.pid());
         let status = fs::read_to_string(&path)?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kibibytes = line
-            .and_then(|rest| rest.trim().strip_suffix(" kB"))
-            .and_then(|number| number.parse::<u64>().ok());
-        kibibytes
-            .map(|kibibytes| kibibytes * 1024)
-            .ok_or_else(|| Failure::new(format!("{path} has no VmHWM")))
+        let kibibytes =
+            line.and_then(|rest| rest.trim().strip_suffix(" kB")).and_then(|number| number.parse::<u64>().ok());
+        kibibytes.map(|kibibytes| kibibytes * 1024).ok_or_else(|| Failure::new(format!("{path} has no VmHWM")))
     }
 }
 
@@ -114,21 +96,14 @@ impl Drop for Daemon {
 }
 
 /// Asks again and again until there is an answer, or the time is over.
-pub fn wait_until<T>(
-    what: &str,
-    within: Duration,
-    mut ask: impl FnMut() -> Result<Option<T>>,
-) -> Result<T> {
+pub fn wait_until<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let deadline = Instant::now() + within;
     loop {
         if let Some(answer) = ask()? {
             return Ok(answer);
         }
         if Instant::now() >= deadline {
-            return Err(Failure::new(format!(
-                "waited {} s in vain: {what}",
-                within.as_secs()
-            )));
+            return Err(Failure::new(format!("waited {} s in vain: {what}", within.as_secs())));
         }
         thread::sleep(Duration::from_millis(20));
     }

@@ -23,11 +23,7 @@ impl Failure {
 
 /// A [`Failure`] with the text, unless the condition holds.
 pub fn ensure(condition: bool, text: impl FnOnce() -> String) -> Result {
-    if condition {
-        Ok(())
-    } else {
-        Err(Failure(text()))
-    }
+    if condition { Ok(()) } else { Err(Failure(text())) }
 }
 
 impl<E: Error> From<E> for Failure {

@@ -16,10 +16,7 @@ pub struct Needle {
 impl Needle {
     /// A needle of text.
     pub fn text(what: &'static str, text: impl Into<String>) -> Self {
-        Self {
-            what,
-            bytes: text.into().into_bytes(),
-        }
+        Self { what, bytes: text.into().into_bytes() }
     }
 }
 
@@ -57,11 +54,7 @@ pub fn search(path: &Path, needles: &[Needle]) -> Result<Search> {
 impl Search {
     fn look(&mut self, path: &Path, place: &str, hay: &[u8], needles: &[Needle]) {
         for needle in needles.iter().filter(|needle| contains(hay, &needle.bytes)) {
-            self.found.push(format!(
-                "{} in the {place} of {}",
-                needle.what,
-                path.display()
-            ));
+            self.found.push(format!("{} in the {place} of {}", needle.what, path.display()));
         }
     }
 }

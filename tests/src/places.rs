@@ -16,18 +16,8 @@ use crate::{Failure, Result};
 /// A program of ours: cargo leaves it beside this one, or a directory above a test binary.
 pub fn program(name: &str) -> Result<PathBuf> {
     let own = env::current_exe()?;
-    let found = own
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|directory| directory.join(name))
-        .find(|path| path.is_file());
-    found.ok_or_else(|| {
-        Failure::new(format!(
-            "no program {name} near {}; `cargo xtask test` builds it",
-            own.display()
-        ))
-    })
+    let found = own.ancestors().skip(1).take(2).map(|directory| directory.join(name)).find(|path| path.is_file());
+    found.ok_or_else(|| Failure::new(format!("no program {name} near {}; `cargo xtask test` builds it", own.display())))
 }
 
 /// A port on the loopback address that nothing listens on. It lies below the range from which the kernel takes ports for
@@ -64,13 +54,9 @@ impl Account {
         let number = |flag: &str| -> Result<u32> {
             let output = Command::new("id").args([flag, "postgres"]).output()?;
             let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-            text.parse().map_err(|_| {
-                Failure::new("there is no user postgres; Debian's postgresql-common makes it")
-            })
+            text.parse().map_err(|_| Failure::new("there is no user postgres; Debian's postgresql-common makes it"))
         };
-        Ok(Self {
-            user: Some(("postgres".into(), number("-u")?, number("-g")?)),
-        })
+        Ok(Self { user: Some(("postgres".into(), number("-u")?, number("-g")?)) })
     }
 
     /// The user's name for `holdfast restore --owner`, where ownership has to change at all.
@@ -89,11 +75,7 @@ impl Account {
     /// A command that runs as the account and ends by `signal` if this thread does.
     pub fn command(&self, program: impl AsRef<Path>, signal: &str) -> Command {
         match &self.user {
-            Some((name, ..)) => leashed(
-                program.as_ref(),
-                signal,
-                &["--reuid", name, "--regid", name, "--init-groups"],
-            ),
+            Some((name, ..)) => leashed(program.as_ref(), signal, &["--reuid", name, "--regid", name, "--init-groups"]),
             None => leashed(program.as_ref(), signal, &[]),
         }
     }
@@ -108,10 +90,7 @@ impl Workdir {
     /// A new one below the system's directory for temporary files.
     pub fn new(name: &str) -> Result<Self> {
         let open = fs::Permissions::from_mode(0o755);
-        let directory = tempfile::Builder::new()
-            .prefix(&format!("holdfast-{name}-"))
-            .permissions(open)
-            .tempdir()?;
+        let directory = tempfile::Builder::new().prefix(&format!("holdfast-{name}-")).permissions(open).tempdir()?;
         Ok(Self { directory })
     }
 

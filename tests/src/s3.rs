@@ -39,12 +39,7 @@ impl S3Server {
         let (root, control) = (directory.join("objects"), directory.join("control"));
         fs::create_dir_all(root.join(BUCKET))?;
         fs::create_dir_all(&control)?;
-        let mut service = Self {
-            server: None,
-            address: "127.0.0.1:0".into(),
-            root,
-            control,
-        };
+        let mut service = Self { server: None, address: "127.0.0.1:0".into(), root, control };
         service.resume()?;
         Ok(service)
     }
@@ -52,24 +47,14 @@ impl S3Server {
     /// Serves again, after [`pause`](Self::pause), at the address that it had.
     pub fn resume(&mut self) -> Result {
         let mut command = leashed(&program("s3-server")?, "KILL", &[]);
-        command
-            .arg(&self.address)
-            .arg(&self.root)
-            .arg(&self.control)
-            .args([ACCESS_KEY, SECRET_KEY]);
-        let mut server = Daemon::spawn(
-            "s3-server",
-            command.stdin(Stdio::null()).stdout(Stdio::piped()),
-            Signal::TERM,
-        )?;
+        command.arg(&self.address).arg(&self.root).arg(&self.control).args([ACCESS_KEY, SECRET_KEY]);
+        let mut server = Daemon::spawn("s3-server", command.stdin(Stdio::null()).stdout(Stdio::piped()), Signal::TERM)?;
         let mut line = String::new();
         if let Some(output) = server.take_stdout() {
             BufReader::new(output).read_line(&mut line)?;
         }
-        let address = line
-            .trim()
-            .strip_prefix("listening on ")
-            .ok_or_else(|| Failure::new("s3-server did not start"))?;
+        let address =
+            line.trim().strip_prefix("listening on ").ok_or_else(|| Failure::new("s3-server did not start"))?;
         self.address = address.into();
         self.server = Some(server);
         Ok(())
@@ -85,36 +70,16 @@ impl S3Server {
 
     /// The URL of a target below a prefix.
     pub fn url(&self, prefix: &str) -> String {
-        format!(
-            "s3://{BUCKET}/{prefix}?endpoint=http://{}&region=us-east-1&style=path",
-            self.address
-        )
+        format!("s3://{BUCKET}/{prefix}?endpoint=http://{}&region=us-east-1&style=path", self.address)
     }
 
     /// Arguments for `holdfast target add NAME` and a site, with the keys.
-    pub fn target_arguments(
-        &self,
-        name: &str,
-        prefix: &str,
-        site: &str,
-        workdir: &Workdir,
-    ) -> Result<Vec<String>> {
+    pub fn target_arguments(&self, name: &str, prefix: &str, site: &str, workdir: &Workdir) -> Result<Vec<String>> {
         let secret = workdir.secret("s3-secret-key", SECRET_KEY)?;
-        let words = [
-            "target",
-            "add",
-            name,
-            &self.url(prefix),
-            "--site",
-            site,
-            "--set",
-            &format!("access-key={ACCESS_KEY}"),
-        ];
+        let words =
+            ["target", "add", name, &self.url(prefix), "--site", site, "--set", &format!("access-key={ACCESS_KEY}")];
         let mut words: Vec<String> = words.into_iter().map(String::from).collect();
-        words.extend([
-            "--secret-file".into(),
-            format!("secret-key={}", secret.display()),
-        ]);
+        words.extend(["--secret-file".into(), format!("secret-key={}", secret.display())]);
         Ok(words)
     }
 
@@ -130,9 +95,7 @@ impl S3Server {
 
     /// Returns once an upload waits.
     pub fn wait_until_held(&self, within: Duration) -> Result {
-        wait_until("an upload reaches the S3 service", within, || {
-            Ok(self.control.join(HELD).exists().then_some(()))
-        })
+        wait_until("an upload reaches the S3 service", within, || Ok(self.control.join(HELD).exists().then_some(())))
     }
 
     /// Lets uploads pass again.
@@ -143,17 +106,11 @@ impl S3Server {
 
     /// Answers this many requests with 503.
     pub fn be_unavailable(&self, requests: u32) -> Result {
-        Ok(fs::write(
-            self.control.join(UNAVAILABLE),
-            requests.to_string(),
-        )?)
+        Ok(fs::write(self.control.join(UNAVAILABLE), requests.to_string())?)
     }
 
     /// How many answers with 503 are still to come.
     pub fn unavailable_left(&self) -> u32 {
-        fs::read_to_string(self.control.join(UNAVAILABLE))
-            .ok()
-            .and_then(|text| text.trim().parse().ok())
-            .unwrap_or(0)
+        fs::read_to_string(self.control.join(UNAVAILABLE)).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
     }
 }

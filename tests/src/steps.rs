@@ -30,39 +30,17 @@ impl Appliance {
 
     /// Adds the S3 service as target `vault` at site `there`.
     pub fn add_vault(&self, s3: &S3Server, workdir: &Workdir) -> Result<Answer> {
-        self.run(s3.target_arguments("vault", "backups", "there", workdir)?)?
-            .done()
+        self.run(s3.target_arguments("vault", "backups", "there", workdir)?)?.done()
     }
 
     /// Registers a cluster, on which [`ROLE`] exists, without TLS. More arguments may follow.
-    pub fn add_instance(
-        &self,
-        name: &str,
-        cluster: &Cluster,
-        workdir: &Workdir,
-        more: &[&str],
-    ) -> Result<Answer> {
+    pub fn add_instance(&self, name: &str, cluster: &Cluster, workdir: &Workdir, more: &[&str]) -> Result<Answer> {
         let (port, user) = (format!("port={}", cluster.port()), format!("user={ROLE}"));
-        let secret = format!(
-            "password={}",
-            workdir.secret("password", PASSWORD)?.display()
-        );
-        let mut words = vec![
-            "instance",
-            "add",
-            name,
-            "--engine",
-            "postgres",
-            "--no-schedule",
-            "--set",
-            "host=127.0.0.1",
-        ];
+        let secret = format!("password={}", workdir.secret("password", PASSWORD)?.display());
+        let mut words =
+            vec!["instance", "add", name, "--engine", "postgres", "--no-schedule", "--set", "host=127.0.0.1"];
         words.extend(["--set", &port, "--set", &user, "--secret-file", &secret]);
-        words.extend(if more.is_empty() {
-            &["--set", "tls=off"]
-        } else {
-            more
-        });
+        words.extend(if more.is_empty() { &["--set", "tls=off"] } else { more });
         self.run(words)
     }
 
@@ -70,14 +48,12 @@ impl Appliance {
     pub fn back_up(&self, instance: &str, wait: &str) -> Result<Value> {
         let backup = self.json(["backup", "create", instance, &format!("--wait={wait}")])?;
         let status = &backup["status"];
-        ensure(
-            status["state"] == "Succeeded" && status["readyToUse"] == true,
-            || format!("not a usable backup: {backup}"),
-        )?;
-        ensure(
-            number(status, "logicalBytes")? > 0 && number(status, "entries")? > 0,
-            || format!("an empty backup: {backup}"),
-        )?;
+        ensure(status["state"] == "Succeeded" && status["readyToUse"] == true, || {
+            format!("not a usable backup: {backup}")
+        })?;
+        ensure(number(status, "logicalBytes")? > 0 && number(status, "entries")? > 0, || {
+            format!("an empty backup: {backup}")
+        })?;
         Ok(backup)
     }
 
@@ -86,30 +62,18 @@ impl Appliance {
         let verified = self.json(["backup", "verify", backup, "--level", "engine", "--wait"])?;
         let backup = self.json(["backup", "show", backup])?;
         let proof = &backup["status"]["verified"];
-        ensure(
-            proof["passed"] == true && proof["level"] == "engine",
-            || format!("not verified: {verified}\n{backup}"),
-        )?;
+        ensure(proof["passed"] == true && proof["level"] == "engine", || {
+            format!("not verified: {verified}\n{backup}")
+        })?;
         Ok(backup)
     }
 
     /// Restores into a directory, for the account of database servers, with tablespaces relocated.
-    pub fn restore(
-        &self,
-        backup: &str,
-        to: &Path,
-        maps: &[(&Path, &Path)],
-        more: &[&str],
-    ) -> Result<Answer> {
-        let mut words: Vec<String> = ["restore", backup, "--to-directory"]
-            .map(String::from)
-            .into();
+    pub fn restore(&self, backup: &str, to: &Path, maps: &[(&Path, &Path)], more: &[&str]) -> Result<Answer> {
+        let mut words: Vec<String> = ["restore", backup, "--to-directory"].map(String::from).into();
         words.push(to.display().to_string());
         for (old, new) in maps {
-            words.extend([
-                "--map".into(),
-                format!("{}={}", old.display(), new.display()),
-            ]);
+            words.extend(["--map".into(), format!("{}={}", old.display(), new.display())]);
         }
         if let Some(owner) = Account::for_databases()?.name() {
             words.extend(["--owner".into(), owner.into()]);
@@ -120,36 +84,19 @@ impl Appliance {
 
     /// The same appliance with access to the S3 service through the environment, as recovery on an empty machine has it.
     pub fn with_access_to_vault(self) -> Self {
-        self.environment("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-            .environment("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        self.environment("AWS_ACCESS_KEY_ID", ACCESS_KEY).environment("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
     }
 
     /// Rebuilds the data directory from the S3 service with a recovery kit alone.
     pub fn recover(&self, s3: &S3Server, kit: &Path) -> Result<Answer> {
-        let (url, kit, data) = (
-            s3.url("backups"),
-            kit.display().to_string(),
-            self.data().display().to_string(),
-        );
-        self.run([
-            "recover",
-            "--from",
-            &url,
-            "--identity",
-            &kit,
-            "--data-dir",
-            &data,
-        ])?
-        .done()
+        let (url, kit, data) = (s3.url("backups"), kit.display().to_string(), self.data().display().to_string());
+        self.run(["recover", "--from", &url, "--identity", &kit, "--data-dir", &data])?.done()
     }
 
     /// The id of the repository.
     pub fn repository(&self) -> Result<String> {
         let stats = self.json(["repository", "stats"])?;
-        stats["repository"]
-            .as_str()
-            .map(String::from)
-            .ok_or_else(|| Failure::new(format!("no repository id: {stats}")))
+        stats["repository"].as_str().map(String::from).ok_or_else(|| Failure::new(format!("no repository id: {stats}")))
     }
 
     /// Becomes the writer of the repository.
@@ -161,7 +108,5 @@ impl Appliance {
 
 /// A number in a JSON object.
 pub fn number(object: &Value, key: &str) -> Result<u64> {
-    object[key]
-        .as_u64()
-        .ok_or_else(|| Failure::new(format!("no number {key} in {object}")))
+    object[key].as_u64().ok_or_else(|| Failure::new(format!("no number {key} in {object}")))
 }

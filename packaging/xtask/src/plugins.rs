@@ -26,36 +26,22 @@ pub fn build(workspace: &Workspace) -> Result<()> {
     }
     names.sort();
 
-    let packages: Vec<String> = names
-        .iter()
-        .map(|name| format!("--package=holdfast-plugin-{name}"))
-        .collect();
+    let packages: Vec<String> = names.iter().map(|name| format!("--package=holdfast-plugin-{name}")).collect();
     let mut arguments = vec!["build", "--release", "--lib", "--target", TARGET];
     arguments.extend(packages.iter().map(String::as_str));
     run(workspace.cargo(&arguments))?;
 
     fs::create_dir_all(workspace.plugins())?;
     for name in names {
-        let module = workspace
-            .target
-            .join(TARGET)
-            .join("release")
-            .join(format!("holdfast_plugin_{name}.wasm"));
-        let component =
-            encode(&fs::read(&module)?).map_err(|error| format!("plugin {name}: {error}"))?;
-        write_if_changed(
-            &workspace.plugins().join(format!("{name}.wasm")),
-            &component,
-        )?;
+        let module = workspace.target.join(TARGET).join("release").join(format!("holdfast_plugin_{name}.wasm"));
+        let component = encode(&fs::read(&module)?).map_err(|error| format!("plugin {name}: {error}"))?;
+        write_if_changed(&workspace.plugins().join(format!("{name}.wasm")), &component)?;
     }
     Ok(())
 }
 
 fn encode(module: &[u8]) -> Result<Vec<u8>> {
-    let component = ComponentEncoder::default()
-        .module(module)?
-        .validate(true)
-        .encode()?;
+    let component = ComponentEncoder::default().module(module)?.validate(true).encode()?;
     let DecodedWasm::Component(resolve, world) = wit_component::decode(&component)? else {
         return Err("it is encoded as a WIT package, not as a component".into());
     };

@@ -28,34 +28,22 @@ pub fn all() -> Result<()> {
 
 /// What building needs.
 pub fn toolchain() -> Result<()> {
-    let libraries =
-        output(Command::new("rustc").args(["--print", "target-libdir", "--target", WASM_TARGET]))?;
+    let libraries = output(Command::new("rustc").args(["--print", "target-libdir", "--target", WASM_TARGET]))?;
     if !Path::new(libraries.trim()).is_dir() {
         let mut command = Command::new("rustup");
         command.args(["target", "add", WASM_TARGET]);
         run(command)?;
     }
     // SQLite and zstd are compiled from C; their headers come with the C library's.
-    if on_path("cc") && Path::new("/usr/include/stdio.h").exists() {
-        Ok(())
-    } else {
-        install(&["gcc", "libc6-dev"])
-    }
+    if on_path("cc") && Path::new("/usr/include/stdio.h").exists() { Ok(()) } else { install(&["gcc", "libc6-dev"]) }
 }
 
 /// A server and pgbench, of any major version.
 fn postgresql_is_here() -> bool {
-    let versions = fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten();
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     versions
         .map(|version| version.path().join("bin"))
-        .any(|bin| {
-            ["postgres", "pgbench", "psql"]
-                .iter()
-                .all(|name| bin.join(name).is_file())
-        })
+        .any(|bin| ["postgres", "pgbench", "psql"].iter().all(|name| bin.join(name).is_file()))
 }
 
 fn install(packages: &[&str]) -> Result<()> {

@@ -17,26 +17,11 @@ struct Total {
 pub fn run_all(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     // `--all-targets` includes the programs that the black-box tests start, with the libraries that the tests use.
     run(workspace.cargo(&["build", "--release", "--workspace", "--all-targets"]))?;
-    let mut command = workspace.cargo(&[
-        "test",
-        "--release",
-        "--workspace",
-        "--all-targets",
-        "--no-fail-fast",
-        "--",
-    ]);
+    let mut command = workspace.cargo(&["test", "--release", "--workspace", "--all-targets", "--no-fail-fast", "--"]);
     let mut child = command.args(arguments).stdout(Stdio::piped()).spawn()?;
-    let total = child
-        .stdout
-        .take()
-        .map(forward)
-        .transpose()?
-        .unwrap_or_default();
+    let total = child.stdout.take().map(forward).transpose()?.unwrap_or_default();
     let status = child.wait()?;
-    eprintln!(
-        "total: {} passed, {} failed, {} ignored",
-        total.passed, total.failed, total.ignored
-    );
+    eprintln!("total: {} passed, {} failed, {} ignored", total.passed, total.failed, total.ignored);
     match (status.success(), total.passed) {
         (true, 0) => Err("no test ran".into()),
         (true, _) => Ok(()),
@@ -60,10 +45,7 @@ fn forward(output: impl std::io::Read) -> Result<Total> {
 impl Total {
     /// `test result: ok. 3 passed; 0 failed; 1 ignored; ...`
     fn add(&mut self, line: &str) {
-        let Some((_, counts)) = line
-            .strip_prefix("test result: ")
-            .and_then(|rest| rest.split_once(". "))
-        else {
+        let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
             return;
         };
         for count in counts.split("; ") {
@@ -89,9 +71,7 @@ mod checks {
     fn result_lines_are_added_up_and_others_are_not() {
         let mut total = Total::default();
         total.add("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s\n");
-        total.add(
-            "test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out\n",
-        );
+        total.add("test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out\n");
         total.add("test a_name ... ok 9 passed\n");
         assert_eq!((total.passed, total.failed, total.ignored), (5, 1, 1));
     }

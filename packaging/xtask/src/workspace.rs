@@ -20,16 +20,9 @@ impl Workspace {
     pub fn locate() -> Result<Self> {
         let document = output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
         let metadata: serde_json::Value = serde_json::from_str(&document)?;
-        let path = |key: &str| {
-            metadata[key]
-                .as_str()
-                .map(PathBuf::from)
-                .ok_or(format!("cargo metadata names no {key}"))
-        };
-        Ok(Self {
-            root: path("workspace_root")?,
-            target: path("target_directory")?,
-        })
+        let path =
+            |key: &str| metadata[key].as_str().map(PathBuf::from).ok_or(format!("cargo metadata names no {key}"));
+        Ok(Self { root: path("workspace_root")?, target: path("target_directory")? })
     }
 
     /// The directory of encoded plugins.
@@ -45,10 +38,7 @@ impl Workspace {
     /// Cargo on this workspace. Every call sees the same plugins, so that none makes another rebuild the binary.
     pub fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = cargo();
-        command
-            .args(arguments)
-            .current_dir(&self.root)
-            .env("HOLDFAST_PLUGINS", self.plugins());
+        command.args(arguments).current_dir(&self.root).env("HOLDFAST_PLUGINS", self.plugins());
         command
     }
 }
@@ -60,22 +50,13 @@ fn cargo() -> Command {
 
 /// Runs a command to its end; an unsuccessful one is an error.
 pub fn run(mut command: Command) -> Result<()> {
-    let status = command
-        .status()
-        .map_err(|error| format!("{}: {error}", shown(&command)))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("{}: {status}", shown(&command)).into())
-    }
+    let status = command.status().map_err(|error| format!("{}: {error}", shown(&command)))?;
+    if status.success() { Ok(()) } else { Err(format!("{}: {status}", shown(&command)).into()) }
 }
 
 /// Standard output of a successful command.
 pub fn output(command: &mut Command) -> Result<String> {
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| format!("{}: {error}", shown(command)))?;
+    let output = command.stderr(Stdio::inherit()).output().map_err(|error| format!("{}: {error}", shown(command)))?;
     if !output.status.success() {
         return Err(format!("{}: {}", shown(command), output.status).into());
     }
@@ -84,18 +65,12 @@ pub fn output(command: &mut Command) -> Result<String> {
 
 /// Whether a program of this name is on the `PATH`.
 pub fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
-    })
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()))
 }
 
 fn shown(command: &Command) -> String {
-    let program = Path::new(command.get_program())
-        .file_name()
-        .unwrap_or(command.get_program());
+    let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let words = std::iter::once(program).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }

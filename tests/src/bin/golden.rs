@@ -24,24 +24,16 @@ fn main() -> ExitCode {
 fn make() -> Result {
     let workdir = Workdir::new("golden")?;
     // Small segments, and a log that is full of zeros: the fixture lives in the source tree.
-    let cluster = Cluster::create(
-        &workdir.join("postgres"),
-        &[("wal_init_zero", "on"), ("max_wal_size", "32MB")],
-    )?;
+    let cluster = Cluster::create(&workdir.join("postgres"), &[("wal_init_zero", "on"), ("max_wal_size", "32MB")])?;
     cluster.create_backup_role(ROLE, PASSWORD)?;
-    cluster.sql(
-        "postgres",
-        &format!("CREATE TABLE {TABLE} AS {ROWS}; CHECKPOINT"),
-    )?;
+    cluster.sql("postgres", &format!("CREATE TABLE {TABLE} AS {ROWS}; CHECKPOINT"))?;
 
     let made = workdir.join("made");
     fs::create_dir(&made)?;
     let mut appliance = Appliance::on(&made.join(DATA));
     appliance.start()?;
     appliance.make_recovery_kit(&made.join(KIT))?;
-    appliance
-        .add_instance(INSTANCE, &cluster, &workdir, &[])?
-        .done()?;
+    appliance.add_instance(INSTANCE, &cluster, &workdir, &[])?.done()?;
     appliance.back_up(INSTANCE, "primary")?;
     appliance.back_up(INSTANCE, "primary")?;
     appliance.stop()?;
@@ -52,15 +44,8 @@ fn make() -> Result {
         fs::remove_dir_all(cache)?;
     }
 
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fixtures")
-        .join(env!("CARGO_PKG_VERSION"));
-    ensure(!fixture.exists(), || {
-        format!(
-            "{} exists; a version's fixture is never made twice",
-            fixture.display()
-        )
-    })?;
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(env!("CARGO_PKG_VERSION"));
+    ensure(!fixture.exists(), || format!("{} exists; a version's fixture is never made twice", fixture.display()))?;
     fs::create_dir_all(&fixture)?;
     let copied = Command::new("cp")
         .args(["--recursive", "--preserve=mode"])
@@ -68,7 +53,5 @@ fn make() -> Result {
         .arg(&fixture)
         .status()?
         .success();
-    ensure(copied, || {
-        format!("{} could not be written", fixture.display())
-    })
+    ensure(copied, || format!("{} could not be written", fixture.display()))
 }

@@ -23,7 +23,8 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
-const SLOW_DOWN: &str = "<?xml version=\"1.0\"?><Error><Code>SlowDown</Code><Message>a fault on demand</Message></Error>";
+const SLOW_DOWN: &str =
+    "<?xml version=\"1.0\"?><Error><Code>SlowDown</Code><Message>a fault on demand</Message></Error>";
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -33,15 +34,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let files = s3s_fs::FileSystem::new(root).map_err(|error| format!("{root}: {error:?}"))?;
     let mut builder = S3ServiceBuilder::new(files);
-    builder.set_auth(SimpleAuth::from_single(
-        access_key.as_str(),
-        secret_key.as_str(),
-    ));
-    let front = Arc::new(Front {
-        service: builder.build(),
-        control: control.into(),
-        lock: Mutex::new(()),
-    });
+    builder.set_auth(SimpleAuth::from_single(access_key.as_str(), secret_key.as_str()));
+    let front = Arc::new(Front { service: builder.build(), control: control.into(), lock: Mutex::new(()) });
 
     let listener = TcpListener::bind(address).await?;
     writeln!(std::io::stdout(), "listening on {}", listener.local_addr()?)?;
@@ -54,9 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 async move { Ok::<_, Infallible>(front.answer(request).await) }
             });
             // A client that goes away is its own affair.
-            let _ = http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), answer)
-                .await;
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
         });
     }
 }
@@ -94,10 +86,7 @@ impl Front {
             return false;
         }
         let _turn = self.lock.lock().await;
-        let left = fs::read_to_string(&path)
-            .ok()
-            .and_then(|text| text.trim().parse::<u32>().ok())
-            .unwrap_or(0);
+        let left = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u32>().ok()).unwrap_or(0);
         left > 0 && fs::write(&path, (left - 1).to_string()).is_ok()
     }
 

@@ -16,51 +16,18 @@ struct Border {
 }
 
 const BORDERS: &[Border] = &[
-    Border {
-        library: "rusqlite",
-        packages: &["holdfast-catalog"],
-        files: &[],
-    },
-    Border {
-        library: "wasmtime",
-        packages: &["holdfast-sandbox"],
-        files: &[],
-    },
-    Border {
-        library: "wasmtime-wasi",
-        packages: &["holdfast-sandbox"],
-        files: &[],
-    },
-    Border {
-        library: "axum",
-        packages: &["holdfast-web"],
-        files: &[],
-    },
-    Border {
-        library: "clap",
-        packages: &["holdfast"],
-        files: &[],
-    },
-    Border {
-        library: "aws-sdk-s3",
-        packages: &["holdfast-storage"],
-        files: &[],
-    },
+    Border { library: "rusqlite", packages: &["holdfast-catalog"], files: &[] },
+    Border { library: "wasmtime", packages: &["holdfast-sandbox"], files: &[] },
+    Border { library: "wasmtime-wasi", packages: &["holdfast-sandbox"], files: &[] },
+    Border { library: "axum", packages: &["holdfast-web"], files: &[] },
+    Border { library: "clap", packages: &["holdfast"], files: &[] },
+    Border { library: "aws-sdk-s3", packages: &["holdfast-storage"], files: &[] },
     // Sealing and keys are the repository's; the sandbox authenticates compiled code and hashes certificates for channel binding,
     // control hashes tokens. None of these two opens a backup.
     Border {
         library: "ring",
-        packages: &[
-            "holdfast-repository",
-            "holdfast-sandbox",
-            "holdfast-control",
-        ],
-        files: &[
-            "host/repository/src/seal",
-            "host/repository/src/keyring",
-            "host/sandbox/src",
-            "host/control/src",
-        ],
+        packages: &["holdfast-repository", "holdfast-sandbox", "holdfast-control"],
+        files: &["host/repository/src/seal", "host/repository/src/keyring", "host/sandbox/src", "host/control/src"],
     },
 ];
 
@@ -68,57 +35,20 @@ const BORDERS: &[Border] = &[
 const APART: &[(&str, &[&str])] = &[
     (
         "holdfast-storage",
-        &[
-            "holdfast-repository",
-            "holdfast-catalog",
-            "holdfast-sandbox",
-            "holdfast-control",
-            "holdfast-web",
-        ],
+        &["holdfast-repository", "holdfast-catalog", "holdfast-sandbox", "holdfast-control", "holdfast-web"],
     ),
     (
         "holdfast-repository",
-        &[
-            "holdfast-catalog",
-            "holdfast-sandbox",
-            "holdfast-control",
-            "holdfast-web",
-            "axum",
-            "rusqlite",
-            "wasmtime",
-        ],
+        &["holdfast-catalog", "holdfast-sandbox", "holdfast-control", "holdfast-web", "axum", "rusqlite", "wasmtime"],
     ),
     (
         "holdfast-catalog",
-        &[
-            "holdfast-repository",
-            "holdfast-sandbox",
-            "holdfast-control",
-            "holdfast-web",
-            "holdfast-storage",
-        ],
+        &["holdfast-repository", "holdfast-sandbox", "holdfast-control", "holdfast-web", "holdfast-storage"],
     ),
-    (
-        "holdfast-sandbox",
-        &["holdfast-catalog", "holdfast-control", "holdfast-web"],
-    ),
+    ("holdfast-sandbox", &["holdfast-catalog", "holdfast-control", "holdfast-web"]),
     ("holdfast-control", &["holdfast-web", "axum", "clap"]),
-    (
-        "holdfast-sdk",
-        &[
-            "holdfast-repository",
-            "holdfast-sandbox",
-            "holdfast-control",
-        ],
-    ),
-    (
-        "holdfast-plugin-postgres",
-        &[
-            "holdfast-repository",
-            "holdfast-sandbox",
-            "holdfast-control",
-        ],
-    ),
+    ("holdfast-sdk", &["holdfast-repository", "holdfast-sandbox", "holdfast-control"]),
+    ("holdfast-plugin-postgres", &["holdfast-repository", "holdfast-sandbox", "holdfast-control"]),
     (
         "holdfast-tests",
         &[
@@ -133,14 +63,7 @@ const APART: &[(&str, &[&str])] = &[
 ];
 
 /// Packages that must not be in the build at all: one TLS stack, one source of cryptography.
-const BANNED: &[&str] = &[
-    "aws-lc-rs",
-    "aws-lc-sys",
-    "native-tls",
-    "openssl",
-    "openssl-sys",
-    "reqwest",
-];
+const BANNED: &[&str] = &["aws-lc-rs", "aws-lc-sys", "native-tls", "openssl", "openssl-sys", "reqwest"];
 
 /// Packages of which one version is enough.
 const SINGLE: &[&str] = &["hyper", "rustls", "tokio", "ring", "wasmtime", "rusqlite"];
@@ -158,41 +81,22 @@ struct Resolved {
 impl Resolved {
     fn read() -> Result<Self> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let output = Command::new(cargo)
-            .args(["metadata", "--format-version", "1", "--locked"])
-            .current_dir(root())
-            .output()?;
-        ensure(output.status.success(), || {
-            String::from_utf8_lossy(&output.stderr).into_owned()
-        })?;
+        let output =
+            Command::new(cargo).args(["metadata", "--format-version", "1", "--locked"]).current_dir(root()).output()?;
+        ensure(output.status.success(), || String::from_utf8_lossy(&output.stderr).into_owned())?;
         let metadata: Value = serde_json::from_slice(&output.stdout)?;
-        let list = |value: &Value| {
-            value
-                .as_array()
-                .cloned()
-                .ok_or_else(|| Failure::new("cargo metadata has another form"))
-        };
-        Ok(Self {
-            packages: list(&metadata["packages"])?,
-            nodes: list(&metadata["resolve"]["nodes"])?,
-        })
+        let list =
+            |value: &Value| value.as_array().cloned().ok_or_else(|| Failure::new("cargo metadata has another form"));
+        Ok(Self { packages: list(&metadata["packages"])?, nodes: list(&metadata["resolve"]["nodes"])? })
     }
 
     /// Workspace members with what they name in `Cargo.toml`, development dependencies left out.
     fn direct(&self) -> Vec<(String, BTreeSet<String>)> {
-        let ours = self
-            .packages
-            .iter()
-            .filter(|package| package["source"].is_null());
+        let ours = self.packages.iter().filter(|package| package["source"].is_null());
         ours.map(|package| {
             let dependencies = package["dependencies"].as_array().into_iter().flatten();
             let normal = dependencies.filter(|dependency| dependency["kind"] != "dev");
-            (
-                string(&package["name"]),
-                normal
-                    .map(|dependency| string(&dependency["name"]))
-                    .collect(),
-            )
+            (string(&package["name"]), normal.map(|dependency| string(&dependency["name"])).collect())
         })
         .collect()
     }
@@ -200,35 +104,20 @@ impl Resolved {
     /// Names of all packages that one reaches.
     fn reaches(&self, name: &str) -> BTreeSet<String> {
         let mut reached = BTreeSet::new();
-        let mut pending: Vec<&Value> = self
-            .packages
-            .iter()
-            .filter(|package| package["name"] == name)
-            .map(|package| &package["id"])
-            .collect();
+        let mut pending: Vec<&Value> =
+            self.packages.iter().filter(|package| package["name"] == name).map(|package| &package["id"]).collect();
         let mut seen = BTreeSet::new();
         while let Some(id) = pending.pop() {
             if !seen.insert(id.to_string()) {
                 continue;
             }
             reached.extend(
-                self.packages
-                    .iter()
-                    .filter(|package| package["id"] == *id)
-                    .map(|package| string(&package["name"])),
+                self.packages.iter().filter(|package| package["id"] == *id).map(|package| string(&package["name"])),
             );
             let node = self.nodes.iter().find(|node| node["id"] == *id);
-            for dependency in node
-                .and_then(|node| node["deps"].as_array())
-                .into_iter()
-                .flatten()
-            {
+            for dependency in node.and_then(|node| node["deps"].as_array()).into_iter().flatten() {
                 let kinds = dependency["dep_kinds"].as_array();
-                if kinds
-                    .into_iter()
-                    .flatten()
-                    .any(|kind| kind["kind"] != "dev")
-                {
+                if kinds.into_iter().flatten().any(|kind| kind["kind"] != "dev") {
                     pending.push(&dependency["pkg"]);
                 }
             }
@@ -248,23 +137,16 @@ fn rooms_depend_only_on_what_is_theirs() -> Result {
     let mut broken = Vec::new();
     for (package, dependencies) in resolved.direct() {
         for border in BORDERS {
-            if dependencies.contains(border.library) && !border.packages.contains(&package.as_str())
-            {
+            if dependencies.contains(border.library) && !border.packages.contains(&package.as_str()) {
                 broken.push(format!("{package} depends on {}", border.library));
             }
         }
     }
     for (package, forbidden) in APART {
         let reached = resolved.reaches(package);
-        ensure(
-            !reached.is_empty() || *package == "holdfast-catalog",
-            || format!("{package} is not in the workspace"),
-        )?;
+        ensure(!reached.is_empty() || *package == "holdfast-catalog", || format!("{package} is not in the workspace"))?;
         broken.extend(
-            forbidden
-                .iter()
-                .filter(|name| reached.contains(**name))
-                .map(|name| format!("{package} reaches {name}")),
+            forbidden.iter().filter(|name| reached.contains(**name)).map(|name| format!("{package} reaches {name}")),
         );
     }
     ensure(broken.is_empty(), || broken.join("\n"))
@@ -276,27 +158,16 @@ fn libraries_are_named_only_in_their_rooms() -> Result {
     let mut files = 0;
     for file in sources(&root().join("host"))? {
         files += 1;
-        let path = file
-            .strip_prefix(root())
-            .unwrap_or(&file)
-            .display()
-            .to_string();
+        let path = file.strip_prefix(root()).unwrap_or(&file).display().to_string();
         let source = fs::read_to_string(&file)?;
         let room = path.split('/').nth(1).unwrap_or_default();
-        let package = if room == "appliance" {
-            "holdfast".to_owned()
-        } else {
-            format!("holdfast-{room}")
-        };
+        let package = if room == "appliance" { "holdfast".to_owned() } else { format!("holdfast-{room}") };
         for border in BORDERS {
             let module = format!("{}::", border.library.replace('-', "_"));
-            let named = source
-                .lines()
-                .filter(|line| !line.trim_start().starts_with("//"))
-                .any(|line| names(line, &module));
+            let named =
+                source.lines().filter(|line| !line.trim_start().starts_with("//")).any(|line| names(line, &module));
             let allowed = border.packages.contains(&package.as_str())
-                && (border.files.is_empty()
-                    || border.files.iter().any(|place| path.starts_with(place)));
+                && (border.files.is_empty() || border.files.iter().any(|place| path.starts_with(place)));
             if named && !allowed {
                 broken.push(format!("{path} names {}", border.library));
             }
@@ -309,18 +180,14 @@ fn libraries_are_named_only_in_their_rooms() -> Result {
             broken.push(format!("{path} holds SQL"));
         }
     }
-    ensure(files > 20, || {
-        format!("only {files} source files were found")
-    })?;
+    ensure(files > 20, || format!("only {files} source files were found"))?;
     ensure(broken.is_empty(), || broken.join("\n"))
 }
 
 /// Whether a line uses the module: at the start of a path, not at the end of a longer name.
 fn names(line: &str, module: &str) -> bool {
-    line.match_indices(module).any(|(at, _)| {
-        !line[..at]
-            .ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == ':')
-    })
+    line.match_indices(module)
+        .any(|(at, _)| !line[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == ':'))
 }
 
 fn sources(directory: &Path) -> Result<Vec<PathBuf>> {
@@ -339,17 +206,10 @@ fn sources(directory: &Path) -> Result<Vec<PathBuf>> {
 #[test]
 fn one_tls_stack_and_one_source_of_cryptography_are_built() -> Result {
     let lock = fs::read_to_string(root().join("Cargo.lock"))?;
-    let packages: Vec<&str> = lock
-        .lines()
-        .filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'))
-        .collect();
-    ensure(packages.len() > 100, || {
-        "Cargo.lock could not be read".into()
-    })?;
-    let banned: Vec<_> = packages
-        .iter()
-        .filter(|name| BANNED.contains(name))
-        .collect();
+    let packages: Vec<&str> =
+        lock.lines().filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"')).collect();
+    ensure(packages.len() > 100, || "Cargo.lock could not be read".into())?;
+    let banned: Vec<_> = packages.iter().filter(|name| BANNED.contains(name)).collect();
     ensure(banned.is_empty(), || format!("banned: {banned:?}"))?;
     for name in SINGLE {
         let versions = packages.iter().filter(|package| *package == name).count();
@@ -361,16 +221,13 @@ fn one_tls_stack_and_one_source_of_cryptography_are_built() -> Result {
 #[test]
 fn unsafe_code_is_denied_everywhere() -> Result {
     let manifest = fs::read_to_string(root().join("Cargo.toml"))?;
-    ensure(manifest.contains("unsafe_code = \"deny\""), || {
-        "the workspace does not deny unsafe code".into()
-    })?;
+    ensure(manifest.contains("unsafe_code = \"deny\""), || "the workspace does not deny unsafe code".into())?;
     for entry in fs::read_dir(root().join("host"))? {
         let path = entry?.path().join("Cargo.toml");
         if path.exists() {
-            ensure(
-                fs::read_to_string(&path)?.contains("[lints]\nworkspace = true"),
-                || format!("{} does not take the workspace's lints", path.display()),
-            )?;
+            ensure(fs::read_to_string(&path)?.contains("[lints]\nworkspace = true"), || {
+                format!("{} does not take the workspace's lints", path.display())
+            })?;
         }
     }
     Ok(())

@@ -14,50 +14,22 @@ use crate::setting::{INSTANCE, Setting, skipped};
 
 /// Registers `acme/shop/wrong` with these settings, and tries to check it and to back it up: what the backup said.
 fn back_up_wrongly(setting: &Setting, settings: &[(&str, &str)], password: &str) -> Result<Answer> {
-    let secret = format!(
-        "password={}",
-        setting
-            .workdir
-            .secret("wrong-password", password)?
-            .display()
-    );
+    let secret = format!("password={}", setting.workdir.secret("wrong-password", password)?.display());
     let port = setting.cluster.port().to_string();
-    let mut all = vec![
-        ("host", "127.0.0.1"),
-        ("port", &port),
-        ("user", ROLE),
-        ("tls", "off"),
-    ];
+    let mut all = vec![("host", "127.0.0.1"), ("port", &port), ("user", ROLE), ("tls", "off")];
     all.retain(|(key, _)| settings.iter().all(|(other, _)| other != key));
-    let mut words: Vec<String> = [
-        "instance",
-        "add",
-        "acme/shop/wrong",
-        "--engine",
-        "postgres",
-        "--no-schedule",
-    ]
-    .map(String::from)
-    .into();
+    let mut words: Vec<String> =
+        ["instance", "add", "acme/shop/wrong", "--engine", "postgres", "--no-schedule"].map(String::from).into();
     for (key, value) in all.iter().chain(settings) {
         words.extend(["--set".into(), format!("{key}={value}")]);
     }
     words.extend(["--secret-file".into(), secret]);
     setting.appliance.run(words)?.done()?;
 
-    setting
-        .appliance
-        .run(["instance", "check", "acme/shop/wrong"])?
-        .refused(&[])?;
-    let answer = setting
-        .appliance
-        .run(["backup", "create", "acme/shop/wrong", "--wait"])?;
-    let backups = setting
-        .appliance
-        .list(&["backup", "list", "acme/shop/wrong"])?;
-    ensure(backups.iter().all(is_honest_failure), || {
-        format!("not a failure with its reason and a hint: {backups:?}")
-    })?;
+    setting.appliance.run(["instance", "check", "acme/shop/wrong"])?.refused(&[])?;
+    let answer = setting.appliance.run(["backup", "create", "acme/shop/wrong", "--wait"])?;
+    let backups = setting.appliance.list(&["backup", "list", "acme/shop/wrong"])?;
+    ensure(backups.iter().all(is_honest_failure), || format!("not a failure with its reason and a hint: {backups:?}"))?;
     Ok(answer)
 }
 
@@ -73,20 +45,15 @@ fn is_honest_failure(backup: &Value) -> bool {
 #[test]
 fn a_wrong_password_is_said_to_be_wrong() -> Result {
     let setting = Setting::new("wrong-password")?;
-    let answer =
-        back_up_wrongly(&setting, &[], "not-the-password-9x")?.refused(&["password", ROLE])?;
-    ensure(!answer.to_string().contains("not-the-password-9x"), || {
-        format!("the password is shown: {answer}")
-    })
+    let answer = back_up_wrongly(&setting, &[], "not-the-password-9x")?.refused(&["password", ROLE])?;
+    ensure(!answer.to_string().contains("not-the-password-9x"), || format!("the password is shown: {answer}"))
 }
 
 #[test]
 fn a_refused_connection_names_the_address() -> Result {
     let setting = Setting::new("refused")?;
     let port = free_port()?.to_string();
-    back_up_wrongly(&setting, &[("port", &port)], PASSWORD)?
-        .refused(&["refused", &port])
-        .map(drop)
+    back_up_wrongly(&setting, &[("port", &port)], PASSWORD)?.refused(&["refused", &port]).map(drop)
 }
 
 #[test]
@@ -100,13 +67,8 @@ fn an_unknown_host_is_named() -> Result {
 #[test]
 fn a_missing_privilege_is_named_with_what_grants_it() -> Result {
     let setting = Setting::new("privilege")?;
-    setting.cluster.sql(
-        "postgres",
-        &format!("CREATE ROLE visitor LOGIN PASSWORD '{PASSWORD}'"),
-    )?;
-    back_up_wrongly(&setting, &[("user", "visitor")], PASSWORD)?
-        .refused(&["visitor", "replication"])
-        .map(drop)
+    setting.cluster.sql("postgres", &format!("CREATE ROLE visitor LOGIN PASSWORD '{PASSWORD}'"))?;
+    back_up_wrongly(&setting, &[("user", "visitor")], PASSWORD)?.refused(&["visitor", "replication"]).map(drop)
 }
 
 #[test]
@@ -126,36 +88,17 @@ fn an_unknown_setting_is_refused_with_the_near_name() -> Result {
         "prot=5432",
     ];
     appliance.run(words)?.refused(&["prot", "port"])?;
-    let words = [
-        "instance",
-        "add",
-        INSTANCE,
-        "--engine",
-        "postgers",
-        "--no-schedule",
-        "--set",
-        "host=127.0.0.1",
-    ];
+    let words = ["instance", "add", INSTANCE, "--engine", "postgers", "--no-schedule", "--set", "host=127.0.0.1"];
     appliance.run(words)?.refused(&["postgers", "postgres"])?;
-    ensure(appliance.list(&["instance", "list"])?.is_empty(), || {
-        "an instance was registered in spite of it".into()
-    })?;
+    ensure(appliance.list(&["instance", "list"])?.is_empty(), || "an instance was registered in spite of it".into())?;
 
-    fs::write(
-        setting.workdir.join("appliance/holdfast.toml"),
-        "[repository]\nsight = \"here\"\n",
-    )?;
+    fs::write(setting.workdir.join("appliance/holdfast.toml"), "[repository]\nsight = \"here\"\n")?;
     let mut second = Appliance::on(appliance.data());
     drop(setting.appliance);
-    let failure = second
-        .start()
-        .err()
-        .map(|failure| failure.to_string())
-        .unwrap_or_default();
-    ensure(
-        failure.contains("sight") && failure.contains("site"),
-        || format!("an unknown key was not refused with the near one: {failure}"),
-    )
+    let failure = second.start().err().map(|failure| failure.to_string()).unwrap_or_default();
+    ensure(failure.contains("sight") && failure.contains("site"), || {
+        format!("an unknown key was not refused with the near one: {failure}")
+    })
 }
 
 /// A file system of its own that ends with its value.
@@ -169,12 +112,8 @@ impl SmallDisk {
         let path = workdir.join("small-disk");
         fs::create_dir(&path)?;
         let size = format!("size={megabytes}m");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
-            .arg(&path)
-            .output()?
-            .status
-            .success();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&path).output()?.status.success();
         Ok(mounted.then_some(Self { path }))
     }
 }
@@ -182,10 +121,7 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         // Lazily: a server that is being killed may still hold a file there.
-        let _ = Command::new("umount")
-            .arg("--lazy")
-            .arg(&self.path)
-            .status();
+        let _ = Command::new("umount").arg("--lazy").arg(&self.path).status();
     }
 }
 
@@ -193,10 +129,7 @@ impl Drop for SmallDisk {
 fn a_full_disk_fails_the_backup_and_keeps_the_old_ones() -> Result {
     let workdir = Workdir::new("full-disk-mount")?;
     let Some(disk) = SmallDisk::mount(&workdir, 48)? else {
-        skipped(
-            "a_full_disk_fails_the_backup_and_keeps_the_old_ones",
-            "nothing can be mounted here",
-        );
+        skipped("a_full_disk_fails_the_backup_and_keeps_the_old_ones", "nothing can be mounted here");
         return Ok(());
     };
     let url = format!("file://{}", disk.path.join("repository").display());
@@ -208,26 +141,15 @@ fn a_full_disk_fails_the_backup_and_keeps_the_old_ones() -> Result {
     // Does not compress, and is more than the disk has left.
     let noise = "CREATE TABLE noise AS SELECT gen_random_uuid() AS a, gen_random_uuid() AS b, gen_random_uuid() AS c FROM generate_series(1, 1200000)";
     setting.cluster.sql("postgres", noise)?;
-    let answer = setting
-        .appliance
-        .run(["backup", "create", INSTANCE, "--wait"])?;
+    let answer = setting.appliance.run(["backup", "create", INSTANCE, "--wait"])?;
     let said = answer.refused(&["space"])?;
     let backups = setting.appliance.list(&["backup", "list", INSTANCE])?;
-    let failed: Vec<_> = backups
-        .iter()
-        .filter(|backup| backup["uid"] != first["uid"])
-        .collect();
-    ensure(
-        failed.len() == 1 && failed.into_iter().all(is_honest_failure),
-        || format!("{said}\n{backups:?}"),
-    )?;
+    let failed: Vec<_> = backups.iter().filter(|backup| backup["uid"] != first["uid"]).collect();
+    ensure(failed.len() == 1 && failed.into_iter().all(is_honest_failure), || format!("{said}\n{backups:?}"))?;
 
     let name = first["name"].as_str().unwrap_or_default();
     let to = setting.workdir.join("restored");
-    setting
-        .appliance
-        .restore(&format!("{INSTANCE}/{name}"), &to, &[], &["--wait"])?
-        .done()?;
+    setting.appliance.restore(&format!("{INSTANCE}/{name}"), &to, &[], &["--wait"])?.done()?;
     setting.must_hold(&to, &content)
 }
 
@@ -235,40 +157,16 @@ fn a_full_disk_fails_the_backup_and_keeps_the_old_ones() -> Result {
 fn an_unreachable_vault_is_refused_when_it_is_added() -> Result {
     let setting = Setting::new("unreachable")?;
     let port = free_port()?;
-    let secret = format!(
-        "secret-key={}",
-        setting.workdir.secret("key", "nothing")?.display()
-    );
-    let url =
-        format!("s3://vault/backups?endpoint=http://127.0.0.1:{port}&region=us-east-1&style=path");
-    let words = [
-        "target",
-        "add",
-        "vault",
-        &url,
-        "--site",
-        "there",
-        "--set",
-        "access-key=AK",
-        "--secret-file",
-        &secret,
-    ];
-    setting
-        .appliance
-        .run(words)?
-        .refused(&[&port.to_string()])?;
+    let secret = format!("secret-key={}", setting.workdir.secret("key", "nothing")?.display());
+    let url = format!("s3://vault/backups?endpoint=http://127.0.0.1:{port}&region=us-east-1&style=path");
+    let words = ["target", "add", "vault", &url, "--site", "there", "--set", "access-key=AK", "--secret-file", &secret];
+    setting.appliance.run(words)?.refused(&[&port.to_string()])?;
 
-    let wrong = setting
-        .s3
-        .target_arguments("vault", "backups", "there", &setting.workdir)?;
-    setting
-        .workdir
-        .secret("s3-secret-key", "not-its-secret-key")?;
+    let wrong = setting.s3.target_arguments("vault", "backups", "there", &setting.workdir)?;
+    setting.workdir.secret("s3-secret-key", "not-its-secret-key")?;
     setting.appliance.run(wrong)?.refused(&[])?;
     let targets = setting.appliance.list(&["target", "list"])?;
-    ensure(targets.len() == 1, || {
-        format!("a target was added in spite of it: {targets:?}")
-    })
+    ensure(targets.len() == 1, || format!("a target was added in spite of it: {targets:?}"))
 }
 
 #[test]
@@ -280,11 +178,7 @@ fn a_vault_of_another_repository_is_refused() -> Result {
     other.configure("here", None)?;
     other.start()?;
     other
-        .run(
-            setting
-                .s3
-                .target_arguments("vault", "backups", "there", &setting.workdir)?,
-        )?
+        .run(setting.s3.target_arguments("vault", "backups", "there", &setting.workdir)?)?
         .refused(&["repository"])
         .map(drop)
 }
@@ -304,46 +198,17 @@ fn a_wrong_recovery_identity_opens_nothing_and_breaks_nothing() -> Result {
     other.make_recovery_kit(&stranger)?;
 
     let reborn = Appliance::on(&setting.workdir.join("reborn")).with_access_to_vault();
-    let (url, data) = (
-        setting.s3.url("backups"),
-        reborn.data().display().to_string(),
-    );
+    let (url, data) = (setting.s3.url("backups"), reborn.data().display().to_string());
     let stranger = stranger.display().to_string();
-    reborn
-        .run([
-            "recover",
-            "--from",
-            &url,
-            "--identity",
-            &stranger,
-            "--data-dir",
-            &data,
-        ])?
-        .refused(&[])?;
+    reborn.run(["recover", "--from", &url, "--identity", &stranger, "--data-dir", &data])?.refused(&[])?;
     let empty = fs::read_dir(reborn.data()).map_or(true, |mut entries| entries.next().is_none());
-    ensure(empty, || {
-        "a failed recovery left a data directory behind".into()
-    })?;
+    ensure(empty, || "a failed recovery left a data directory behind".into())?;
     let to = setting.workdir.join("restored");
-    reborn
-        .restore(
-            &format!("{INSTANCE}/latest"),
-            &to,
-            &[],
-            &["--from", &url, "--identity", &stranger],
-        )?
-        .refused(&[])?;
+    reborn.restore(&format!("{INSTANCE}/latest"), &to, &[], &["--from", &url, "--identity", &stranger])?.refused(&[])?;
 
     // The right one still does.
     let kit = setting.kit().display().to_string();
-    reborn
-        .restore(
-            &format!("{INSTANCE}/latest"),
-            &to,
-            &[],
-            &["--from", &url, "--identity", &kit],
-        )?
-        .done()?;
+    reborn.restore(&format!("{INSTANCE}/latest"), &to, &[], &["--from", &url, "--identity", &kit])?.done()?;
     setting.must_hold(&to, &content)
 }
 
@@ -359,17 +224,9 @@ fn a_directory_that_is_not_empty_is_not_restored_into() -> Result {
         .appliance
         .restore(&format!("{INSTANCE}/latest"), &to, &[], &["--wait"])?
         .refused(&["empty", &to.display().to_string()])?;
-    let names: Vec<_> = fs::read_dir(&to)?
-        .flatten()
-        .map(|entry| entry.file_name())
-        .collect();
-    ensure(names == ["precious"], || {
-        format!("the directory was changed: {names:?}")
-    })?;
-    ensure(
-        fs::read_to_string(to.join("precious"))? == "do not lose me",
-        || "the file was changed".into(),
-    )
+    let names: Vec<_> = fs::read_dir(&to)?.flatten().map(|entry| entry.file_name()).collect();
+    ensure(names == ["precious"], || format!("the directory was changed: {names:?}"))?;
+    ensure(fs::read_to_string(to.join("precious"))? == "do not lose me", || "the file was changed".into())
 }
 
 #[test]
@@ -386,25 +243,10 @@ fn a_second_appliance_on_the_same_data_directory_is_refused() -> Result {
 #[test]
 fn names_that_do_not_exist_are_refused_with_a_hint() -> Result {
     let setting = Setting::new("names")?;
-    setting
-        .appliance
-        .run(["backup", "create", "acme/shop/nothing", "--wait"])?
-        .refused(&["acme/shop/nothing"])?;
+    setting.appliance.run(["backup", "create", "acme/shop/nothing", "--wait"])?.refused(&["acme/shop/nothing"])?;
     setting.register()?;
-    setting
-        .appliance
-        .run(["backup", "show", &format!("{INSTANCE}/latest")])?
-        .refused(&[])?;
-    setting
-        .appliance
-        .run([
-            "restore",
-            "not-a-name",
-            "--to-directory",
-            "/nowhere",
-            "--wait",
-        ])?
-        .refused(&[])?;
+    setting.appliance.run(["backup", "show", &format!("{INSTANCE}/latest")])?.refused(&[])?;
+    setting.appliance.run(["restore", "not-a-name", "--to-directory", "/nowhere", "--wait"])?.refused(&[])?;
     let s3 = S3Server::start(&setting.workdir.join("other"))?;
     let mut words = s3.target_arguments("vault", "backups", "there", &setting.workdir)?;
     words[2] = "Not A Name!".into();

@@ -11,16 +11,9 @@ use holdfast_tests::{Result, Workdir, ensure};
 
 /// The fixture of a version, copied to where it may be written.
 fn copied(version: &str) -> Result<Workdir> {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fixtures")
-        .join(version);
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(version);
     let workdir = Workdir::new("golden")?;
-    let copied = Command::new("cp")
-        .arg("--archive")
-        .arg(fixture.join("."))
-        .arg(workdir.path())
-        .status()?
-        .success();
+    let copied = Command::new("cp").arg("--archive").arg(fixture.join(".")).arg(workdir.path()).status()?.success();
     ensure(copied, || format!("no fixture in {}", fixture.display()))?;
     Ok(workdir)
 }
@@ -29,10 +22,8 @@ fn copied(version: &str) -> Result<Workdir> {
 fn must_hold_golden_content(workdir: &Workdir, restored: &Path) -> Result {
     let mut cluster = Cluster::restored(&workdir.join("server"), restored)?;
     cluster.start()?;
-    let content = cluster.sql(
-        "postgres",
-        &format!("SELECT count(*), md5(string_agg(t, ',' ORDER BY n)) FROM {TABLE}"),
-    )?;
+    let content =
+        cluster.sql("postgres", &format!("SELECT count(*), md5(string_agg(t, ',' ORDER BY n)) FROM {TABLE}"))?;
     ensure(content == CONTENT, || format!("{TABLE} holds {content}"))?;
     cluster.stop()
 }
@@ -44,14 +35,10 @@ fn golden_repository_and_catalog_of_0_1_0_open() -> Result {
     appliance.start()?;
     let backups = appliance.list(&["backup", "list", INSTANCE])?;
     let ready = |backup: &serde_json::Value| backup["status"]["readyToUse"] == true;
-    ensure(backups.len() == 2 && backups.iter().all(ready), || {
-        format!("not the two backups: {backups:?}")
-    })?;
+    ensure(backups.len() == 2 && backups.iter().all(ready), || format!("not the two backups: {backups:?}"))?;
     appliance.verify(&format!("{INSTANCE}/latest"))?;
     let to = workdir.join("restored");
-    appliance
-        .restore(&format!("{INSTANCE}/latest"), &to, &[], &["--wait"])?
-        .done()?;
+    appliance.restore(&format!("{INSTANCE}/latest"), &to, &[], &["--wait"])?.done()?;
     must_hold_golden_content(&workdir, &to)
 }
 
@@ -60,18 +47,8 @@ fn golden_repository_of_0_1_0_restores_without_its_catalog() -> Result {
     let workdir = copied("0.1.0")?;
     let repository: PathBuf = fs::canonicalize(workdir.join(DATA))?.join("repository");
     let nobody = Appliance::on(&workdir.join("nobody"));
-    let (url, kit, to) = (
-        format!("file://{}", repository.display()),
-        workdir.join(KIT).display().to_string(),
-        workdir.join("restored"),
-    );
-    nobody
-        .restore(
-            &format!("{INSTANCE}/latest"),
-            &to,
-            &[],
-            &["--from", &url, "--identity", &kit],
-        )?
-        .done()?;
+    let (url, kit, to) =
+        (format!("file://{}", repository.display()), workdir.join(KIT).display().to_string(), workdir.join("restored"));
+    nobody.restore(&format!("{INSTANCE}/latest"), &to, &[], &["--from", &url, "--identity", &kit])?.done()?;
     must_hold_golden_content(&workdir, &to)
 }

@@ -28,10 +28,7 @@ fn an_appliance_killed_in_a_backup_leaves_no_partial_backup() -> Result {
     setting.protect()?;
     let content = Content::of(&setting.cluster)?;
 
-    setting
-        .appliance
-        .run(["backup", "create", INSTANCE])?
-        .done()?;
+    setting.appliance.run(["backup", "create", INSTANCE])?.done()?;
     setting.cluster.sql("postgres", UNTIL_STREAMING)?;
     setting.appliance.kill()?;
 
@@ -41,17 +38,12 @@ fn an_appliance_killed_in_a_backup_leaves_no_partial_backup() -> Result {
     ensure(jobs.len() == 1, || format!("not one backup job: {jobs:?}"))?;
     for backup in setting.appliance.list(&["backup", "list", INSTANCE])? {
         let (state, ready) = (&backup["status"]["state"], &backup["status"]["readyToUse"]);
-        ensure((state == "Succeeded") == (ready == true), || {
-            format!("half a backup is offered: {backup}")
-        })?;
+        ensure((state == "Succeeded") == (ready == true), || format!("half a backup is offered: {backup}"))?;
     }
 
     setting.appliance.back_up(INSTANCE, "all")?;
     let to = setting.workdir.join("restored");
-    setting
-        .appliance
-        .restore(&format!("{INSTANCE}/latest"), &to, &[], &["--wait"])?
-        .done()?;
+    setting.appliance.restore(&format!("{INSTANCE}/latest"), &to, &[], &["--wait"])?.done()?;
     setting.must_hold(&to, &content)
 }
 
@@ -68,32 +60,16 @@ fn an_appliance_killed_in_a_replication_leaves_no_partial_copy() -> Result {
     setting.s3.release()?;
 
     // What is off site must be nothing at all, or whole: with only a part of the copy there, no backup is offered from there.
-    let (url, kit) = (
-        setting.s3.url("backups"),
-        setting.kit().display().to_string(),
-    );
-    let nobody = holdfast_tests::appliance::Appliance::on(&setting.workdir.join("nobody"))
-        .with_access_to_vault();
+    let (url, kit) = (setting.s3.url("backups"), setting.kit().display().to_string());
+    let nobody = holdfast_tests::appliance::Appliance::on(&setting.workdir.join("nobody")).with_access_to_vault();
     let early = setting.workdir.join("early");
-    let answer = nobody.restore(
-        &format!("{INSTANCE}/latest"),
-        &early,
-        &[],
-        &["--from", &url, "--identity", &kit],
-    )?;
+    let answer = nobody.restore(&format!("{INSTANCE}/latest"), &early, &[], &["--from", &url, "--identity", &kit])?;
     answer.refused(&[])?;
 
     setting.appliance.start()?;
     setting.wait_for_protection()?;
     let to = setting.workdir.join("restored");
-    nobody
-        .restore(
-            &format!("{INSTANCE}/latest"),
-            &to,
-            &[],
-            &["--from", &url, "--identity", &kit],
-        )?
-        .done()?;
+    nobody.restore(&format!("{INSTANCE}/latest"), &to, &[], &["--from", &url, "--identity", &kit])?.done()?;
     setting.must_hold(&to, &content)?;
     setting.appliance.back_up(INSTANCE, "all").map(drop)
 }
@@ -102,9 +78,7 @@ impl Setting {
     /// Waits until the newest backup is durable at both sites.
     pub fn wait_for_protection(&self) -> Result {
         wait_until("the backup is protected", PATIENCE, || {
-            let backup = self
-                .appliance
-                .json(["backup", "show", &format!("{INSTANCE}/latest")])?;
+            let backup = self.appliance.json(["backup", "show", &format!("{INSTANCE}/latest")])?;
             Ok((backup["status"]["protection"] == "two-sites").then_some(()))
         })
     }
@@ -115,8 +89,7 @@ impl Setting {
             let mut jobs = self.appliance.list(&["job", "list"])?;
             jobs.retain(|job| job["kind"] == kind);
             let settled = |job: &Value| {
-                matches!(job["state"].as_str(), Some("Succeeded" | "Failed"))
-                    || !job["nextAttemptAt"].is_null()
+                matches!(job["state"].as_str(), Some("Succeeded" | "Failed")) || !job["nextAttemptAt"].is_null()
             };
             Ok(jobs.iter().all(settled).then_some(jobs))
         })

@@ -18,14 +18,9 @@ fn peak_memory_is_bounded_with_the_data_and_with_twice_the_data() -> Result {
         setting.appliance.start()?;
         setting.appliance.back_up(INSTANCE, "all")?;
         let to = setting.workdir.join(&format!("restored-{scale}"));
-        setting
-            .appliance
-            .restore(&format!("{INSTANCE}/latest"), &to, &[], &["--wait"])?
-            .done()?;
+        setting.appliance.restore(&format!("{INSTANCE}/latest"), &to, &[], &["--wait"])?.done()?;
         let peak = setting.appliance.peak_memory_bytes()?;
-        ensure(peak < LIMIT, || {
-            format!("{} MB resident at scale {scale}", peak / 1_000_000)
-        })?;
+        ensure(peak < LIMIT, || format!("{} MB resident at scale {scale}", peak / 1_000_000))?;
     }
     Ok(())
 }

@@ -14,9 +14,7 @@ fn restores_from_offsite_alone() -> Result {
     setting.protect()?;
     let content = Content::of(&setting.cluster)?;
     let backup = setting.appliance.back_up(INSTANCE, "offsite")?;
-    ensure(backup["status"]["protection"] == "two-sites", || {
-        format!("not protected: {backup}")
-    })?;
+    ensure(backup["status"]["protection"] == "two-sites", || format!("not protected: {backup}"))?;
 
     setting.appliance.kill()?;
     fs::remove_dir_all(setting.appliance.data())?;
@@ -27,33 +25,21 @@ fn restores_from_offsite_alone() -> Result {
 
     // Until it is told to take over, the reborn appliance reads, and changes nothing.
     let backups = setting.appliance.list(&["backup", "list", INSTANCE])?;
-    ensure(
-        backups.len() == 1 && backups[0]["uid"] == backup["uid"],
-        || format!("not the backup that was made: {backups:?}"),
-    )?;
-    setting
-        .appliance
-        .run(["backup", "create", INSTANCE, "--wait"])?
-        .refused(&["takeover"])?;
+    ensure(backups.len() == 1 && backups[0]["uid"] == backup["uid"], || {
+        format!("not the backup that was made: {backups:?}")
+    })?;
+    setting.appliance.run(["backup", "create", INSTANCE, "--wait"])?.refused(&["takeover"])?;
 
     setting.appliance.take_over()?;
     let to = setting.workdir.join("restored");
-    setting
-        .appliance
-        .restore(&format!("{INSTANCE}/latest"), &to, &[], &["--wait"])?
-        .done()?;
+    setting.appliance.restore(&format!("{INSTANCE}/latest"), &to, &[], &["--wait"])?.done()?;
     setting.must_hold(&to, &content)?;
 
     // The instance's password came back with the catalog.
     let third = setting.appliance.back_up(INSTANCE, "all")?;
-    ensure(third["uid"] != backup["uid"], || {
-        "no new backup was made".into()
-    })?;
+    ensure(third["uid"] != backup["uid"], || "no new backup was made".into())?;
     setting.appliance.verify(&format!("{INSTANCE}/latest"))?;
-    ensure(
-        setting.appliance.list(&["backup", "list", INSTANCE])?.len() == 2,
-        || "there are not two backups".into(),
-    )
+    ensure(setting.appliance.list(&["backup", "list", INSTANCE])?.len() == 2, || "there are not two backups".into())
 }
 
 #[test]
@@ -66,15 +52,9 @@ fn restores_from_offsite_without_any_appliance() -> Result {
     fs::remove_dir_all(setting.appliance.data())?;
 
     let nobody = Appliance::on(&setting.workdir.join("nobody")).with_access_to_vault();
-    let (to, url, kit) = (
-        setting.workdir.join("restored"),
-        setting.s3.url("backups"),
-        setting.kit(),
-    );
+    let (to, url, kit) = (setting.workdir.join("restored"), setting.s3.url("backups"), setting.kit());
     let more = ["--from", &url, "--identity", &kit.display().to_string()];
-    nobody
-        .restore(&format!("{INSTANCE}/latest"), &to, &[], &more)?
-        .done()?;
+    nobody.restore(&format!("{INSTANCE}/latest"), &to, &[], &more)?.done()?;
     setting.must_hold(&to, &content)
 }
 
@@ -84,15 +64,11 @@ fn a_vault_that_was_away_catches_up_by_itself() -> Result {
     setting.protect()?;
     setting.s3.pause()?;
     let backup = setting.appliance.back_up(INSTANCE, "primary")?;
-    ensure(backup["status"]["protection"] != "two-sites", || {
-        format!("protected by a site that is away: {backup}")
-    })?;
+    ensure(backup["status"]["protection"] != "two-sites", || format!("protected by a site that is away: {backup}"))?;
 
     setting.s3.resume()?;
     setting.s3.be_unavailable(3)?;
     setting.appliance.run(["target", "sync", "vault"])?.done()?;
     setting.wait_for_protection()?;
-    ensure(setting.s3.unavailable_left() == 0, || {
-        "the faults were never met".into()
-    })
+    ensure(setting.s3.unavailable_left() == 0, || "the faults were never met".into())
 }

@@ -34,12 +34,7 @@ impl Setting {
         let mut appliance = Appliance::on(&workdir.join("appliance"));
         appliance.configure("here", url)?;
         appliance.start()?;
-        Ok(Self {
-            cluster,
-            s3,
-            appliance,
-            workdir,
-        })
+        Ok(Self { cluster, s3, appliance, workdir })
     }
 
     /// Registers the cluster, adds the S3 service as target `vault` and makes a recovery kit.
@@ -51,10 +46,7 @@ impl Setting {
 
     /// Registers the cluster.
     pub fn register(&self) -> Result {
-        self.appliance
-            .add_instance(INSTANCE, &self.cluster, &self.workdir, &[])?
-            .done()
-            .map(drop)
+        self.appliance.add_instance(INSTANCE, &self.cluster, &self.workdir, &[])?.done().map(drop)
     }
 
     /// Where [`protect`](Self::protect) puts the recovery kit: outside the data directory.
@@ -76,10 +68,8 @@ impl Setting {
 pub fn small_cluster(root: &Path) -> Result<Cluster> {
     let cluster = Cluster::create(root, &[])?;
     cluster.create_backup_role(ROLE, PASSWORD)?;
-    cluster.sql(
-        "postgres",
-        "CREATE TABLE goods AS SELECT n, md5(n::text) AS label FROM generate_series(1, 20000) n",
-    )?;
+    cluster
+        .sql("postgres", "CREATE TABLE goods AS SELECT n, md5(n::text) AS label FROM generate_series(1, 20000) n")?;
     Ok(cluster)
 }
 

@@ -12,9 +12,7 @@ use holdfast_tests::appliance::Appliance;
 use holdfast_tests::cluster::Cluster;
 use holdfast_tests::content::Content;
 use holdfast_tests::s3::S3Server;
-use holdfast_tests::{
-    PASSWORD, ROLE, Result, Workdir, ensure, free_port, let_daemons_outlive_us, number,
-};
+use holdfast_tests::{PASSWORD, ROLE, Result, Workdir, ensure, free_port, let_daemons_outlive_us, number};
 use serde_json::Value;
 use stage::{Stage, Timed, megabytes, seconds};
 
@@ -58,16 +56,11 @@ struct Options {
 impl Options {
     /// `None` for anything that is not understood.
     fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Self> {
-        let mut options = Self {
-            keep: false,
-            scale: 20,
-        };
+        let mut options = Self { keep: false, scale: 20 };
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--keep" => options.keep = true,
-                "--scale" => {
-                    options.scale = arguments.next()?.parse().ok().filter(|scale| *scale > 0)?
-                }
+                "--scale" => options.scale = arguments.next()?.parse().ok().filter(|scale| *scale > 0)?,
                 _ => return None,
             }
         }
@@ -106,10 +99,7 @@ fn play(options: &Options) -> Result {
         let_daemons_outlive_us();
         workdir.keep();
     }
-    stage.say(format_args!(
-        "Holdfast's main job, in {}\n",
-        workdir.path().display()
-    ));
+    stage.say(format_args!("Holdfast's main job, in {}\n", workdir.path().display()));
 
     let mut scenery = build_scenery(&mut stage, workdir, options.scale)?;
     let protected = protect(&mut stage, &mut scenery)?;
@@ -118,22 +108,13 @@ fn play(options: &Options) -> Result {
 
     summarize(&stage, &protected, &reborn)?;
     if options.keep {
-        let (data, directory) = (
-            scenery.appliance.data().display(),
-            scenery.workdir.path().display(),
-        );
-        stage.say(format_args!(
-            "It keeps running. API: {}, token in {data}/admin-token",
-            reborn.url
-        ));
+        let (data, directory) = (scenery.appliance.data().display(), scenery.workdir.path().display());
+        stage.say(format_args!("It keeps running. API: {}, token in {data}/admin-token", reborn.url));
         stage.say(format_args!(
             "  export HOLDFAST_DATA_DIR={data}; {} status",
             holdfast_tests::program("holdfast")?.display()
         ));
-        stage.say(format_args!(
-            "To end it: kill {}; then delete {directory}",
-            reborn.process
-        ));
+        stage.say(format_args!("To end it: kill {}; then delete {directory}", reborn.process));
     }
     Ok(())
 }
@@ -150,29 +131,14 @@ fn build_scenery(stage: &mut Stage, workdir: Workdir, scale: u32) -> Result<Scen
     stage.step("fill a database with pgbench", || {
         cluster.sql("postgres", "CREATE DATABASE shop")?;
         cluster.fill("shop", scale)?;
-        Ok((
-            (),
-            cluster.sql(
-                "postgres",
-                "SELECT pg_size_pretty(pg_database_size('shop'))",
-            )?,
-        ))
+        Ok(((), cluster.sql("postgres", "SELECT pg_size_pretty(pg_database_size('shop'))")?))
     })?;
     let tablespace = stage.step("fill another with odd things", || {
         let tablespace = cluster.directory("elsewhere")?;
-        cluster.sql(
-            "postgres",
-            &format!(
-                "CREATE TABLESPACE elsewhere LOCATION '{}'",
-                tablespace.display()
-            ),
-        )?;
+        cluster.sql("postgres", &format!("CREATE TABLESPACE elsewhere LOCATION '{}'", tablespace.display()))?;
         cluster.sql("postgres", "CREATE DATABASE \"Krämerladen\"")?;
         cluster.sql("Krämerladen", ODD_THINGS)?;
-        Ok((
-            tablespace,
-            "large objects, a tablespace, an unlogged table, names beyond ASCII".into(),
-        ))
+        Ok((tablespace, "large objects, a tablespace, an unlogged table, names beyond ASCII".into()))
     })?;
     let s3 = stage.step("start an S3 service at the other site", || {
         let s3 = S3Server::start(&workdir.join("there"))?;
@@ -186,14 +152,7 @@ fn build_scenery(stage: &mut Stage, workdir: Workdir, scale: u32) -> Result<Scen
         appliance.start()?;
         Ok((appliance, "primary target at site here".into()))
     })?;
-    Ok(Scenery {
-        cluster,
-        s3,
-        appliance: appliance.value,
-        kit: workdir.join("alice.key"),
-        tablespace,
-        workdir,
-    })
+    Ok(Scenery { cluster, s3, appliance: appliance.value, kit: workdir.join("alice.key"), tablespace, workdir })
 }
 
 /// What the first half of the play leaves for the second.
@@ -206,35 +165,18 @@ struct Protected {
 }
 
 fn protect(stage: &mut Stage, scenery: &mut Scenery) -> Result<Protected> {
-    let Scenery {
-        cluster,
-        s3,
-        appliance,
-        kit,
-        workdir,
-        ..
-    } = scenery;
+    let Scenery { cluster, s3, appliance, kit, workdir, .. } = scenery;
     stage.step("make a recovery kit", || {
         appliance.make_recovery_kit(kit)?;
         Ok(((), "it leaves the building".into()))
     })?;
-    stage.step(
-        "add the S3 service as target `vault` at site `there`",
-        || Ok((appliance.add_vault(s3, workdir)?, String::new())),
-    )?;
+    stage.step("add the S3 service as target `vault` at site `there`", || {
+        Ok((appliance.add_vault(s3, workdir)?, String::new()))
+    })?;
     stage.step("register the instance, and check it", || {
-        appliance
-            .add_instance(INSTANCE, cluster, workdir, &[])?
-            .done()?;
+        appliance.add_instance(INSTANCE, cluster, workdir, &[])?.done()?;
         let check = appliance.json(["instance", "check", INSTANCE])?;
-        Ok((
-            (),
-            format!(
-                "PostgreSQL {}, {}",
-                text(&check["version"]),
-                text(&check["role"])
-            ),
-        ))
+        Ok(((), format!("PostgreSQL {}, {}", text(&check["version"]), text(&check["role"]))))
     })?;
     let first = stage.step("back up, until it is durable at both sites", || {
         let backup = appliance.back_up(INSTANCE, "offsite")?;
@@ -247,7 +189,10 @@ fn protect(stage: &mut Stage, scenery: &mut Scenery) -> Result<Protected> {
     })?;
     let content = stage.step("change some data", || {
         cluster.sql("shop", CHANGES)?;
-        cluster.sql("Krämerladen", "SELECT lo_from_bytea(0, 'one more') \\g /dev/null\nDELETE FROM remote WHERE n % 100 = 0")?;
+        cluster.sql(
+            "Krämerladen",
+            "SELECT lo_from_bytea(0, 'one more') \\g /dev/null\nDELETE FROM remote WHERE n % 100 = 0",
+        )?;
         let content = Content::of(cluster)?;
         let note = format!("then hashed {} tables of {} rows", content.tables(), content.rows());
         Ok((content, note))
@@ -258,24 +203,16 @@ fn protect(stage: &mut Stage, scenery: &mut Scenery) -> Result<Protected> {
         Ok((backup, note))
     })?;
     let peak_memory_bytes = appliance.peak_memory_bytes()?;
-    Ok(Protected {
-        first,
-        second,
-        content: content.value,
-        peak_memory_bytes,
-    })
+    Ok(Protected { first, second, content: content.value, peak_memory_bytes })
 }
 
 fn lose_everything_here(stage: &mut Stage, scenery: &mut Scenery) -> Result {
     let appliance = &mut scenery.appliance;
-    stage.step(
-        "lose the appliance: its data directory and its primary target",
-        || {
-            appliance.kill()?;
-            fs::remove_dir_all(appliance.data())?;
-            Ok(((), "deleted".into()))
-        },
-    )?;
+    stage.step("lose the appliance: its data directory and its primary target", || {
+        appliance.kill()?;
+        fs::remove_dir_all(appliance.data())?;
+        Ok(((), "deleted".into()))
+    })?;
     Ok(())
 }
 
@@ -289,46 +226,21 @@ struct Reborn {
 }
 
 fn come_back(stage: &mut Stage, scenery: &mut Scenery, protected: &Protected) -> Result<Reborn> {
-    let Scenery {
-        cluster,
-        s3,
-        appliance,
-        kit,
-        tablespace,
-        workdir,
-    } = scenery;
+    let Scenery { cluster, s3, appliance, kit, tablespace, workdir } = scenery;
     let port = free_port()?;
-    *appliance = Appliance::on(&workdir.join("reborn"))
-        .listen(port)
-        .with_access_to_vault();
-    stage.step(
-        "recover from the S3 service with the recovery kit alone",
-        || {
-            appliance.recover(s3, kit)?;
-            Ok(((), String::new()))
-        },
-    )?;
+    *appliance = Appliance::on(&workdir.join("reborn")).listen(port).with_access_to_vault();
+    stage.step("recover from the S3 service with the recovery kit alone", || {
+        appliance.recover(s3, kit)?;
+        Ok(((), String::new()))
+    })?;
     stage.step("serve, and take over", || {
         appliance.start()?;
         appliance.take_over()?;
-        Ok((
-            (),
-            format!(
-                "{} backups are back",
-                appliance.list(&["backup", "list", INSTANCE])?.len()
-            ),
-        ))
+        Ok(((), format!("{} backups are back", appliance.list(&["backup", "list", INSTANCE])?.len())))
     })?;
     let (data, moved) = (workdir.join("restored"), workdir.join("restored-elsewhere"));
     let restored = stage.step("restore to an empty directory", || {
-        appliance
-            .restore(
-                &format!("{INSTANCE}/latest"),
-                &data,
-                &[(tablespace, &moved)],
-                &["--wait"],
-            )?
-            .done()?;
+        appliance.restore(&format!("{INSTANCE}/latest"), &data, &[(tablespace, &moved)], &["--wait"])?.done()?;
         Ok(((), data.display().to_string()))
     })?;
     stage.step("start PostgreSQL on it, and compare every table", || {
@@ -336,31 +248,16 @@ fn come_back(stage: &mut Stage, scenery: &mut Scenery, protected: &Protected) ->
         copy.start()?;
         protected.content.must_equal(&Content::of(&copy)?)?;
         copy.stop()?;
-        Ok((
-            (),
-            format!(
-                "{} tables, {} rows, all equal",
-                protected.content.tables(),
-                protected.content.rows()
-            ),
-        ))
+        Ok(((), format!("{} tables, {} rows, all equal", protected.content.tables(), protected.content.rows())))
     })?;
     let third = stage.step("back up once more, into the reborn repository", || {
-        ensure(cluster.sql("postgres", "SELECT 1")? == "1", || {
-            "the database server is gone".into()
-        })?;
+        ensure(cluster.sql("postgres", "SELECT 1")? == "1", || "the database server is gone".into())?;
         let backup = appliance.back_up(INSTANCE, "all")?;
         let note = described(&backup)?;
         Ok((backup, note))
     })?;
     let (peak_memory_bytes, process) = (appliance.peak_memory_bytes()?, appliance.process()?);
-    Ok(Reborn {
-        restored,
-        third,
-        peak_memory_bytes,
-        url: format!("https://127.0.0.1:{port}"),
-        process,
-    })
+    Ok(Reborn { restored, third, peak_memory_bytes, url: format!("https://127.0.0.1:{port}"), process })
 }
 
 fn summarize(stage: &Stage, protected: &Protected, reborn: &Reborn) -> Result {
@@ -372,10 +269,7 @@ fn summarize(stage: &Stage, protected: &Protected, reborn: &Reborn) -> Result {
     ];
     for (name, backup) in backups {
         let status = &backup.value["status"];
-        let (logical, stored) = (
-            number(status, "logicalBytes")?,
-            number(status, "storedBytes")?,
-        );
+        let (logical, stored) = (number(status, "logicalBytes")?, number(status, "storedBytes")?);
         rows.push(vec![
             name.into(),
             seconds(backup.elapsed),
@@ -385,13 +279,7 @@ fn summarize(stage: &Stage, protected: &Protected, reborn: &Reborn) -> Result {
         ]);
     }
     let read = number(&protected.second.value["status"], "logicalBytes")?;
-    rows.push(vec![
-        "restore".into(),
-        seconds(reborn.restored.elapsed),
-        megabytes(read),
-        String::new(),
-        String::new(),
-    ]);
+    rows.push(vec!["restore".into(), seconds(reborn.restored.elapsed), megabytes(read), String::new(), String::new()]);
     stage.table(&["", "time", "logical", "stored", "sent off site"], &rows);
 
     let peaks = [protected.peak_memory_bytes, reborn.peak_memory_bytes];
@@ -409,15 +297,8 @@ fn summarize(stage: &Stage, protected: &Protected, reborn: &Reborn) -> Result {
 /// A backup in a line.
 fn described(backup: &Value) -> Result<String> {
     let status = &backup["status"];
-    let (logical, stored) = (
-        megabytes(number(status, "logicalBytes")?),
-        megabytes(number(status, "storedBytes")?),
-    );
-    Ok(format!(
-        "{logical} read, {stored} stored, {} sent; {}",
-        megabytes(sent(backup)),
-        text(&status["protection"])
-    ))
+    let (logical, stored) = (megabytes(number(status, "logicalBytes")?), megabytes(number(status, "storedBytes")?));
+    Ok(format!("{logical} read, {stored} stored, {} sent; {}", megabytes(sent(backup)), text(&status["protection"])))
 }
 
 /// Bytes that went to other sites for this backup.

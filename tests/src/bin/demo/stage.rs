@@ -23,19 +23,11 @@ pub struct Timed<T> {
 
 impl Stage {
     pub fn new() -> Self {
-        Self {
-            terminal: std::io::stdout().is_terminal(),
-            begun: Instant::now(),
-            steps: 0,
-        }
+        Self { terminal: std::io::stdout().is_terminal(), begun: Instant::now(), steps: 0 }
     }
 
     /// Plays one step. The text that comes with its value is shown beside it.
-    pub fn step<T>(
-        &mut self,
-        title: &str,
-        play: impl FnOnce() -> Result<(T, String)>,
-    ) -> Result<Timed<T>> {
+    pub fn step<T>(&mut self, title: &str, play: impl FnOnce() -> Result<(T, String)>) -> Result<Timed<T>> {
         self.steps += 1;
         let number = self.steps;
         if self.terminal {
@@ -46,11 +38,7 @@ impl Stage {
         let elapsed = begun.elapsed();
         let seconds = elapsed.as_secs_f64();
         let clear = if self.terminal { "\r\x1b[2K" } else { "" };
-        let (mark, title_end, dim) = if self.terminal {
-            ("\x1b[32m", "\x1b[0m", "\x1b[2m")
-        } else {
-            ("", "", "")
-        };
+        let (mark, title_end, dim) = if self.terminal { ("\x1b[32m", "\x1b[0m", "\x1b[2m") } else { ("", "", "") };
         match played {
             Ok((value, note)) => {
                 print(format_args!(
@@ -60,9 +48,7 @@ impl Stage {
             }
             Err(failure) => {
                 let red = if self.terminal { "\x1b[1;31m" } else { "" };
-                print(format_args!(
-                    "{clear}{number:>3}  {red}FAILED after {seconds:.2} s{title_end}  {title}\n"
-                ));
+                print(format_args!("{clear}{number:>3}  {red}FAILED after {seconds:.2} s{title_end}  {title}\n"));
                 Err(failure.during(title))
             }
         }
@@ -71,33 +57,17 @@ impl Stage {
     /// Prints a table: the first column left, the others right.
     pub fn table(&self, head: &[&str], rows: &[Vec<String>]) {
         let all = || {
-            std::iter::once(
-                head.iter()
-                    .map(|cell| (*cell).to_owned())
-                    .collect::<Vec<_>>(),
-            )
-            .chain(rows.iter().cloned())
+            std::iter::once(head.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>()).chain(rows.iter().cloned())
         };
-        let widths: Vec<usize> = (0..head.len())
-            .map(|at| all().map(|row| row[at].chars().count()).max().unwrap_or(0))
-            .collect();
+        let widths: Vec<usize> =
+            (0..head.len()).map(|at| all().map(|row| row[at].chars().count()).max().unwrap_or(0)).collect();
         print(format_args!("\n"));
         for (number, row) in all().enumerate() {
             let cells = row.iter().zip(&widths).enumerate();
             let line: Vec<String> = cells
-                .map(|(at, (cell, width))| {
-                    if at == 0 {
-                        format!("{cell:<width$}")
-                    } else {
-                        format!("{cell:>width$}")
-                    }
-                })
+                .map(|(at, (cell, width))| if at == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") })
                 .collect();
-            let (bold, end) = if self.terminal && number == 0 {
-                ("\x1b[1m", "\x1b[0m")
-            } else {
-                ("", "")
-            };
+            let (bold, end) = if self.terminal && number == 0 { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
             print(format_args!("  {bold}{}{end}\n", line.join("   ")));
         }
         print(format_args!("\n"));
