@@ -26,14 +26,7 @@ pub struct AuditRow {
 
 impl Catalog {
     /// Records that something was done.
-    pub async fn audit(
-        &self,
-        at_ms: i64,
-        who: &str,
-        action: &str,
-        subject: &str,
-        detail: &str,
-    ) -> Result<(), Error> {
+    pub async fn audit(&self, at_ms: i64, who: &str, action: &str, subject: &str, detail: &str) -> Result<(), Error> {
         let [who, action, subject, detail] = [who, action, subject, detail].map(str::to_owned);
         self.write("recording an audit row", move |db| {
             let columns = vec![
@@ -49,16 +42,10 @@ impl Catalog {
     }
 
     /// What was done, newest first.
-    pub async fn list_audit(
-        &self,
-        after: Option<&str>,
-        limit: u32,
-    ) -> Result<Page<AuditRow>, Error> {
+    pub async fn list_audit(&self, after: Option<&str>, limit: u32) -> Result<Page<AuditRow>, Error> {
         let before: i64 = match after {
             None => i64::MAX,
-            Some(cursor) => cursor
-                .parse()
-                .map_err(|_| Error::BadCursor(cursor.to_owned()))?,
+            Some(cursor) => cursor.parse().map_err(|_| Error::BadCursor(cursor.to_owned()))?,
         };
         self.read("listing audit rows", move |db| {
             let query = "SELECT * FROM audit WHERE sequence < ?1 ORDER BY sequence DESC LIMIT ?2";
@@ -88,10 +75,7 @@ mod tests {
     async fn rows_come_newest_first_page_by_page() {
         let catalog = Fixture::new().await;
         for at in 0..5 {
-            catalog
-                .audit(at, "admin", "instance.add", "acme/shop/pg", "")
-                .await
-                .unwrap();
+            catalog.audit(at, "admin", "instance.add", "acme/shop/pg", "").await.unwrap();
         }
         let mut seen = Vec::new();
         let mut after = None;
@@ -104,13 +88,6 @@ mod tests {
             }
         }
         assert_eq!(seen, [4, 3, 2, 1, 0]);
-        assert_eq!(
-            catalog
-                .list_audit(Some("yesterday"), 2)
-                .await
-                .unwrap_err()
-                .code(),
-            "bad-cursor"
-        );
+        assert_eq!(catalog.list_audit(Some("yesterday"), 2).await.unwrap_err().code(), "bad-cursor");
     }
 }

@@ -10,12 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::Fault;
 use crate::page::{Moment, rows_to_read};
 use crate::rows::{
-    Columns, all, insert, integer, json, one, optional_json, put, read_count, read_json,
-    read_optional_json, read_word,
+    Columns, all, count, insert, integer, json, one, optional_json, put, read_count, read_json, read_optional_json,
+    read_word,
 };
-use crate::{
-    BackupState, Catalog, Error, IdempotencyKey, JobRow, NewJob, Page, Scope, idempotency, jobs,
-};
+use crate::{BackupState, Catalog, Error, IdempotencyKey, JobRow, NewJob, Page, Scope, idempotency, jobs};
 
 /// A backup.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -87,10 +85,7 @@ pub struct BackupRow {
 impl BackupRow {
     /// `organization/project/instance/name`.
     pub fn full_name(&self) -> String {
-        format!(
-            "{}/{}/{}/{}",
-            self.organization, self.project, self.instance, self.name
-        )
+        format!("{}/{}/{}/{}", self.organization, self.project, self.instance, self.name)
     }
 }
 
@@ -156,10 +151,7 @@ impl Catalog {
             if let Some(key) = &key {
                 idempotency::record(db, key, &backup.uid, now_ms)?;
             }
-            Ok(InsertedBackup::New {
-                backup: Box::new(backup),
-                job: Box::new(job),
-            })
+            Ok(InsertedBackup::New { backup: Box::new(backup), job: Box::new(job) })
         })
         .await
     }
@@ -167,31 +159,20 @@ impl Catalog {
     /// The backup of this uid.
     pub async fn backup_by_uid(&self, uid: &str) -> Result<Option<BackupRow>, Error> {
         let uid = uid.to_owned();
-        self.read("reading a backup", move |db| by_uid(db, &uid))
-            .await
+        self.read("reading a backup", move |db| by_uid(db, &uid)).await
     }
 
     /// The backup of this name, in whatever state.
-    pub async fn backup_by_name(
-        &self,
-        instance_uid: &str,
-        name: &str,
-    ) -> Result<Option<BackupRow>, Error> {
+    pub async fn backup_by_name(&self, instance_uid: &str, name: &str) -> Result<Option<BackupRow>, Error> {
         let [instance_uid, name] = [instance_uid, name].map(str::to_owned);
-        self.read("reading a backup", move |db| {
-            by_name(db, &instance_uid, &name)
-        })
-        .await
+        self.read("reading a backup", move |db| by_name(db, &instance_uid, &name)).await
     }
 
     /// The newest backup of an instance that succeeded.
     pub async fn latest_usable(&self, instance_uid: &str) -> Result<Option<BackupRow>, Error> {
         let instance_uid = instance_uid.to_owned();
         let query = "SELECT * FROM backups WHERE instance_uid = ?1 AND state = 'Succeeded' ORDER BY created_ms DESC, uid DESC LIMIT 1";
-        self.read("reading the latest backup", move |db| {
-            one(db, query, params![instance_uid], from_row)
-        })
-        .await
+        self.read("reading the latest backup", move |db| one(db, query, params![instance_uid], from_row)).await
     }
 
     /// Backups, newest first.
@@ -225,6 +206,12 @@ impl Catalog {
         .await
     }
 
+    /// How many backups succeeded.
+    pub async fn count_backups(&self) -> Result<u64, Error> {
+        let query = "SELECT count(*) FROM backups WHERE state = 'Succeeded'";
+        self.read("counting backups", move |db| count(db, query, [])).await
+    }
+
     /// Inserts or replaces a backup as it is given, for rebuilding a catalog. Refused: [`Error::BackupRunning`], [`Error::NameTaken`]
     /// if another backup is in its way.
     pub async fn upsert_backup(&self, row: BackupRow) -> Result<(), Error> {
@@ -239,14 +226,9 @@ impl Catalog {
 /// Refuses a second Pending backup of the instance, and a second backup of the name.
 fn check_free(db: &Connection, row: &BackupRow) -> Result<(), Fault> {
     if row.state == BackupState::Pending
-        && let Some(running) =
-            pending_of(db, &row.instance_uid)?.filter(|other| other.uid != row.uid)
+        && let Some(running) = pending_of(db, &row.instance_uid)?.filter(|other| other.uid != row.uid)
     {
-        return Err(Error::BackupRunning {
-            uid: running.uid,
-            name: running.name,
-        }
-        .into());
+        return Err(Error::BackupRunning { uid: running.uid, name: running.name }.into());
     }
     match by_name(db, &row.instance_uid, &row.name)? {
         Some(other) if other.uid != row.uid => Err(Error::NameTaken { name: other.name }.into()),
@@ -255,50 +237,25 @@ fn check_free(db: &Connection, row: &BackupRow) -> Result<(), Fault> {
 }
 
 fn pending_of(db: &Connection, instance_uid: &str) -> Result<Option<BackupRow>, Fault> {
-    one(
-        db,
-        "SELECT * FROM backups WHERE instance_uid = ?1 AND state = 'Pending'",
-        params![instance_uid],
-        from_row,
-    )
+    one(db, "SELECT * FROM backups WHERE instance_uid = ?1 AND state = 'Pending'", params![instance_uid], from_row)
 }
 
 pub(crate) fn by_uid(db: &Connection, uid: &str) -> Result<Option<BackupRow>, Fault> {
-    one(
-        db,
-        "SELECT * FROM backups WHERE uid = ?1",
-        params![uid],
-        from_row,
-    )
+    one(db, "SELECT * FROM backups WHERE uid = ?1", params![uid], from_row)
 }
 
 fn by_name(db: &Connection, instance_uid: &str, name: &str) -> Result<Option<BackupRow>, Fault> {
-    one(
-        db,
-        "SELECT * FROM backups WHERE instance_uid = ?1 AND name = ?2",
-        params![instance_uid, name],
-        from_row,
-    )
+    one(db, "SELECT * FROM backups WHERE instance_uid = ?1 AND name = ?2", params![instance_uid, name], from_row)
 }
 
 /// The backup that a job was to make, if it still is Pending.
 pub(crate) fn pending_of_job(db: &Connection, job_id: &str) -> Result<Option<BackupRow>, Fault> {
-    one(
-        db,
-        "SELECT * FROM backups WHERE job_id = ?1 AND state = 'Pending'",
-        params![job_id],
-        from_row,
-    )
+    one(db, "SELECT * FROM backups WHERE job_id = ?1 AND state = 'Pending'", params![job_id], from_row)
 }
 
 /// All backups but the unfinished ones.
 pub(crate) fn every_finished(db: &Connection) -> Result<Vec<BackupRow>, Fault> {
-    all(
-        db,
-        "SELECT * FROM backups WHERE state <> 'Pending' ORDER BY uid",
-        [],
-        from_row,
-    )
+    all(db, "SELECT * FROM backups WHERE state <> 'Pending' ORDER BY uid", [], from_row)
 }
 
 pub(crate) fn store(db: &Connection, row: &BackupRow) -> Result<(), Fault> {
@@ -375,4 +332,136 @@ pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<BackupRow> {
         updated_ms: row.get("updated_ms")?,
         resource_version: read_count(row, "resource_version")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{Fixture, backup, job};
+
+    fn key(key: &str, request_digest: &str) -> Option<IdempotencyKey> {
+        let [key, request_digest] = [key, request_digest].map(str::to_owned);
+        Some(IdempotencyKey { principal: "admin".to_owned(), key, request_digest })
+    }
+
+    #[tokio::test]
+    async fn a_backup_and_its_job_are_recorded_together() {
+        let catalog = Fixture::new().await;
+        let (backup_row, job_row) = catalog.pending("b1", "pg", 1_000).await;
+        let expected = BackupRow { job_id: Some("job-b1".to_owned()), ..backup("b1", "pg", 1_000) };
+        assert_eq!(backup_row, expected);
+        assert_eq!(catalog.backup_by_uid("b1").await.unwrap().as_ref(), Some(&expected));
+        let by_name = catalog.backup_by_name("uid of pg", "name of b1").await.unwrap();
+        assert_eq!(by_name, Some(expected));
+        assert_eq!(catalog.job("job-b1").await.unwrap(), Some(job_row));
+    }
+
+    #[tokio::test]
+    async fn an_instance_has_one_running_backup_and_others_are_not_concerned() {
+        let catalog = Fixture::new().await;
+        catalog.pending("b1", "pg", 1_000).await;
+        let second = catalog.insert_backup_with_job(backup("b2", "pg", 2_000), job("j2", "backup", "pg"), None).await;
+        assert!(matches!(second, Err(Error::BackupRunning { ref uid, .. }) if uid == "b1"), "{second:?}");
+        assert_eq!(catalog.job("j2").await.unwrap(), None, "nothing of a refused request stays");
+        catalog.pending("b3", "other", 2_000).await;
+        catalog.backup_cancelled("b1", 3_000).await.unwrap();
+        catalog.pending("b2", "pg", 4_000).await;
+    }
+
+    #[tokio::test]
+    async fn a_name_belongs_to_one_backup_of_an_instance() {
+        let catalog = Fixture::new().await;
+        catalog.succeeded("b1", "pg", 1_000).await;
+        let same_name =
+            |uid: &str, instance: &str| BackupRow { name: "name of b1".to_owned(), ..backup(uid, instance, 2_000) };
+        let error =
+            catalog.insert_backup_with_job(same_name("b2", "pg"), job("j2", "backup", "pg"), None).await.unwrap_err();
+        assert!(matches!(error, Error::NameTaken { .. }), "{error}");
+        let error = catalog.upsert_backup(same_name("b2", "pg")).await.unwrap_err();
+        assert!(matches!(error, Error::NameTaken { .. }), "{error}");
+        catalog.upsert_backup(same_name("b2", "other")).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_repeated_request_gets_its_first_answer() {
+        let catalog = Fixture::new().await;
+        let insert = |uid: &str, key| {
+            let job = job(&format!("job-{uid}"), "backup", "pg");
+            catalog.insert_backup_with_job(backup(uid, "pg", 1_000), job, key)
+        };
+        assert!(matches!(insert("b1", key("k", "d1")).await.unwrap(), InsertedBackup::New { .. }));
+        let first = InsertedBackup::Repeated { backup_uid: "b1".to_owned() };
+        assert_eq!(insert("b2", key("k", "d1")).await.unwrap(), first, "though b1 is running");
+        let error = insert("b2", key("k", "d2")).await.unwrap_err();
+        assert!(matches!(error, Error::KeyReused { .. }), "{error}");
+
+        catalog.request_cancel("job-b1", 2_000).await.unwrap();
+        catalog.backup_deleting("b1", 2_000).await.unwrap();
+        catalog.backup_deleted("b1").await.unwrap();
+        assert_eq!(insert("b2", key("k", "d1")).await.unwrap(), first, "though b1 is gone");
+
+        assert_eq!(catalog.prune_idempotency(1_001).await.unwrap(), 1);
+        assert!(matches!(insert("b2", key("k", "d2")).await.unwrap(), InsertedBackup::New { .. }));
+    }
+
+    #[tokio::test]
+    async fn a_refused_request_does_not_use_up_its_key() {
+        let catalog = Fixture::new().await;
+        catalog.pending("b1", "pg", 1_000).await;
+        let again = |uid: &str| {
+            let job = job(&format!("job-{uid}"), "backup", "pg");
+            catalog.insert_backup_with_job(backup(uid, "pg", 2_000), job, key("k", "d"))
+        };
+        assert_eq!(again("b2").await.unwrap_err().code(), "backup-running");
+        catalog.backup_failed("b1", "reason", None, 3_000).await.unwrap();
+        assert!(matches!(again("b3").await.unwrap(), InsertedBackup::New { .. }));
+    }
+
+    #[tokio::test]
+    async fn the_latest_is_the_newest_that_succeeded_of_that_instance() {
+        let catalog = Fixture::new().await;
+        assert_eq!(catalog.latest_usable("uid of pg").await.unwrap(), None);
+        catalog.succeeded("b2", "pg", 2_000).await;
+        catalog.succeeded("b1", "pg", 1_000).await;
+        catalog.succeeded("b9", "other", 9_000).await;
+        catalog.pending("b3", "pg", 3_000).await;
+        assert_eq!(catalog.latest_usable("uid of pg").await.unwrap().unwrap().uid, "b2");
+        catalog.backup_deleting("b2", 4_000).await.unwrap();
+        assert_eq!(catalog.latest_usable("uid of pg").await.unwrap().unwrap().uid, "b1");
+        assert_eq!(catalog.count_backups().await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn pages_show_every_backup_once_newest_first_though_times_are_equal() {
+        let catalog = Fixture::new().await;
+        for number in 0..40 {
+            let instance = if number % 2 == 0 { "pg" } else { "other" };
+            catalog.succeeded(&format!("b{number:02}"), instance, 1_000 + number / 7).await;
+        }
+        let (mut uids, mut after) = (Vec::new(), None);
+        loop {
+            let scope = Scope::from_path("acme/shop/pg");
+            let page = catalog.list_backups(scope, None, after.as_deref(), 3).await.unwrap();
+            uids.extend(page.items.into_iter().map(|row| row.uid));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        let expected = (0..40).rev().filter(|number| number % 2 == 0).map(|number| format!("b{number:02}"));
+        assert!(uids.iter().cloned().eq(expected), "{uids:?}");
+    }
+
+    #[tokio::test]
+    async fn a_list_can_be_of_one_state() {
+        let catalog = Fixture::new().await;
+        catalog.succeeded("b1", "pg", 1_000).await;
+        catalog.pending("b2", "pg", 2_000).await;
+        let list = |state| catalog.list_backups(Scope::all(), state, None, 10);
+        assert_eq!(list(Some(BackupState::Pending)).await.unwrap().items[0].uid, "b2");
+        assert_eq!(list(Some(BackupState::Failed)).await.unwrap().items, []);
+        assert_eq!(list(None).await.unwrap().items.len(), 2);
+        let error = catalog.list_backups(Scope::all(), None, Some("acme/shop/pg"), 10).await.unwrap_err();
+        assert!(matches!(error, Error::BadCursor(_)), "{error}");
+    }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Fault;
 use crate::rows::{Columns, all, integer, json, put, read_count, read_word};
-use crate::{BackupRow, Catalog, CopyState, Error, backups};
+use crate::{BackupRow, Catalog, CopyState, Error, backups, targets};
 
 /// A backup's copy at a target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,10 +37,7 @@ pub struct TargetCounts {
 
 impl Catalog {
     /// All copies of these backups, by backup's uid.
-    pub async fn copies_of(
-        &self,
-        backup_uids: &[String],
-    ) -> Result<BTreeMap<String, Vec<CopyRow>>, Error> {
+    pub async fn copies_of(&self, backup_uids: &[String]) -> Result<BTreeMap<String, Vec<CopyRow>>, Error> {
         let backup_uids = backup_uids.to_vec();
         self.read("reading copies", move |db| {
             let query = "SELECT * FROM copies WHERE backup_uid IN (SELECT value FROM json_each(?1)) ORDER BY backup_uid, target_uid";
@@ -57,18 +54,10 @@ impl Catalog {
     pub async fn set_copy(&self, row: CopyRow) -> Result<(), Error> {
         self.write("recording a copy", move |db| {
             if backups::by_uid(db, &row.backup_uid)?.is_none() {
-                return Err(Error::NotFound {
-                    what: "backup",
-                    id: row.backup_uid,
-                }
-                .into());
+                return Err(Error::NotFound { what: "backup", id: row.backup_uid }.into());
             }
-            if crate::targets::by_uid(db, &row.target_uid)?.is_none() {
-                return Err(Error::NotFound {
-                    what: "target",
-                    id: row.target_uid,
-                }
-                .into());
+            if targets::by_uid(db, &row.target_uid)?.is_none() {
+                return Err(Error::NotFound { what: "target", id: row.target_uid }.into());
             }
             store(db, &row)
         })
@@ -77,11 +66,7 @@ impl Catalog {
 
     /// Backups that succeeded and are not durable at a target, in the order to copy them: the newest of each instance, then the others,
     /// newer before older.
-    pub async fn backups_missing_at(
-        &self,
-        target_uid: &str,
-        limit: u32,
-    ) -> Result<Vec<BackupRow>, Error> {
+    pub async fn backups_missing_at(&self, target_uid: &str, limit: u32) -> Result<Vec<BackupRow>, Error> {
         let target_uid = target_uid.to_owned();
         self.read("reading what a target lacks", move |db| {
             let query = "
@@ -147,4 +132,86 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<CopyRow> {
         reason: row.get("reason")?,
         copied_bytes: read_count(row, "copied_bytes")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TargetRole;
+    use crate::fixtures::{Fixture, target};
+
+    fn copy(backup: &str, target: &str, state: CopyState) -> CopyRow {
+        CopyRow {
+            backup_uid: backup.to_owned(),
+            target_uid: target.to_owned(),
+            state,
+            durable_ms: (state == CopyState::Durable).then_some(5_000),
+            reason: None,
+            copied_bytes: 10,
+        }
+    }
+
+    async fn two_targets() -> Fixture {
+        let catalog = Fixture::new().await;
+        catalog.insert_target(target("t1", TargetRole::Primary)).await.unwrap();
+        catalog.insert_target(target("t2", TargetRole::Secondary)).await.unwrap();
+        catalog
+    }
+
+    #[tokio::test]
+    async fn a_copy_is_of_a_known_backup_at_a_known_target() {
+        let catalog = two_targets().await;
+        catalog.succeeded("b1", "pg", 1_000).await;
+        for (backup, target) in [("b2", "t1"), ("b1", "t3")] {
+            let error = catalog.set_copy(copy(backup, target, CopyState::Copying)).await.unwrap_err();
+            assert_eq!(error.code(), "not-found");
+        }
+        catalog.set_copy(copy("b1", "t2", CopyState::Copying)).await.unwrap();
+        catalog.set_copy(copy("b1", "t2", CopyState::Durable)).await.unwrap();
+        let copies = catalog.copies_of(&["b1".to_owned(), "b2".to_owned()]).await.unwrap();
+        assert_eq!(copies, BTreeMap::from([("b1".to_owned(), vec![copy("b1", "t2", CopyState::Durable)])]));
+    }
+
+    #[tokio::test]
+    async fn the_newest_of_each_instance_is_copied_before_the_backlog() {
+        let catalog = two_targets().await;
+        for (uid, instance, created_ms) in
+            [("a1", "a", 1), ("a2", "a", 5), ("a3", "a", 9), ("b1", "b", 2), ("b2", "b", 3), ("c1", "c", 4)]
+        {
+            catalog.succeeded(uid, instance, created_ms).await;
+        }
+        catalog.pending("a4", "a", 10).await;
+        catalog.set_copy(copy("a2", "t2", CopyState::Copying)).await.unwrap();
+        catalog.set_copy(copy("c1", "t1", CopyState::Durable)).await.unwrap();
+        let missing = async |target, limit| -> Vec<String> {
+            catalog.backups_missing_at(target, limit).await.unwrap().into_iter().map(|row| row.uid).collect()
+        };
+        assert_eq!(missing("t2", 100).await, ["a3", "c1", "b2", "a2", "b1", "a1"]);
+        assert_eq!(missing("t2", 2).await, ["a3", "c1"]);
+        catalog.set_copy(copy("a3", "t2", CopyState::Durable)).await.unwrap();
+        assert_eq!(missing("t2", 100).await, ["c1", "b2", "a2", "b1", "a1"]);
+    }
+
+    #[tokio::test]
+    async fn targets_count_what_they_hold_and_lack() {
+        let catalog = two_targets().await;
+        catalog.succeeded("b1", "pg", 1_000).await;
+        catalog.succeeded("b2", "pg", 2_000).await;
+        catalog.succeeded("b3", "pg", 3_000).await;
+        for row in [
+            copy("b1", "t1", CopyState::Durable),
+            copy("b2", "t1", CopyState::Durable),
+            copy("b3", "t1", CopyState::Durable),
+            copy("b1", "t2", CopyState::Durable),
+            copy("b2", "t2", CopyState::Pending),
+        ] {
+            catalog.set_copy(row).await.unwrap();
+        }
+        catalog.backup_deleting("b3", 4_000).await.unwrap();
+        let counts = catalog.target_counts().await.unwrap();
+        assert_eq!(counts["t1"], TargetCounts { durable: 2, behind: 0 });
+        assert_eq!(counts["t2"], TargetCounts { durable: 1, behind: 1 });
+        catalog.remove_target("t2", 5_000).await.unwrap();
+        assert!(!catalog.target_counts().await.unwrap().contains_key("t2"));
+    }
 }

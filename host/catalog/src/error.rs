@@ -204,15 +204,11 @@ impl Error {
             Self::KeyReused { .. } => "Use a new Idempotency-Key for each new request.",
             Self::Stale { .. } => "Read it again and repeat the change on what it is now.",
             Self::BadCursor(_) => "Use `next` of the page before, from the same list.",
-            Self::NewerSnapshot { .. } => {
-                "Use the version of holdfast that wrote it, or a newer one."
-            }
+            Self::NewerSnapshot { .. } => "Use the version of holdfast that wrote it, or a newer one.",
             Self::NewerSchema { .. } => {
                 "Start the newer holdfast again. To go back, stop it and put the copy catalog-before-N.db in the place of catalog.db; what happened since is lost from the catalog."
             }
-            Self::Full { .. } => {
-                "Free space on the file system of the data directory, then try again."
-            }
+            Self::Full { .. } => "Free space on the file system of the data directory, then try again.",
             Self::Busy { .. } => "Stop the other process that has the catalog open.",
             Self::Corrupt { .. } => {
                 "Stop the appliance, check the disk, and put a copy of catalog.db back, or recover into a new data directory from a target."
@@ -237,18 +233,11 @@ impl Fault {
     pub(crate) fn at(self, step: &'static str) -> Error {
         match self {
             Self::Own(error) => error,
-            Self::Json(error) => Error::Corrupt {
-                step,
-                source: error.into(),
-            },
-            Self::File(error) if error.kind() == std::io::ErrorKind::StorageFull => Error::Full {
-                step,
-                source: error.into(),
-            },
-            Self::File(error) => Error::Io {
-                step,
-                source: error.into(),
-            },
+            Self::Json(error) => Error::Corrupt { step, source: error.into() },
+            Self::File(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                Error::Full { step, source: error.into() }
+            }
+            Self::File(error) => Error::Io { step, source: error.into() },
             Self::Sql(error) => of_sqlite(step, error),
         }
     }
@@ -259,17 +248,13 @@ fn of_sqlite(step: &'static str, error: rusqlite::Error) -> Error {
     let code = error.sqlite_error_code();
     let unreadable = matches!(
         error,
-        Sql::FromSqlConversionFailure(..)
-            | Sql::InvalidColumnType(..)
-            | Sql::IntegralValueOutOfRange(..)
+        Sql::FromSqlConversionFailure(..) | Sql::InvalidColumnType(..) | Sql::IntegralValueOutOfRange(..)
     );
     let source = error.into();
     match code {
         Some(ErrorCode::DiskFull) => Error::Full { step, source },
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::Busy { step, source },
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            Error::Corrupt { step, source }
-        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Error::Corrupt { step, source },
         None if unreadable => Error::Corrupt { step, source },
         _ => Error::Io { step, source },
     }

@@ -6,8 +6,8 @@ use std::ops::Deref;
 use tempfile::TempDir;
 
 use crate::{
-    BackupRow, BackupState, Catalog, IdempotencyKey, InsertedBackup, InstanceRow, JobRow,
-    LaneLimits, NewJob, TargetRole, TargetRow,
+    BackupRow, BackupState, Catalog, IdempotencyKey, InsertedBackup, InstanceRow, JobRow, LaneLimits, NewJob,
+    TargetRole, TargetRow,
 };
 
 /// A catalog in a directory of its own.
@@ -28,19 +28,12 @@ impl Fixture {
     }
 
     async fn at(directory: TempDir) -> Self {
-        let catalog = Catalog::open(&directory.path().join("catalog.db"))
-            .await
-            .unwrap();
+        let catalog = Catalog::open(&directory.path().join("catalog.db")).await.unwrap();
         Self { catalog, directory }
     }
 
     /// Records a Pending backup of instance `instance` and its job, both named after `uid`.
-    pub(crate) async fn pending(
-        &self,
-        uid: &str,
-        instance: &str,
-        created_ms: i64,
-    ) -> (BackupRow, JobRow) {
+    pub(crate) async fn pending(&self, uid: &str, instance: &str, created_ms: i64) -> (BackupRow, JobRow) {
         let key: Option<IdempotencyKey> = None;
         match self
             .insert_backup_with_job(
@@ -164,8 +157,5 @@ pub(crate) fn job(id: &str, kind: &str, instance: &str) -> NewJob {
 
 /// As many places in the lane `work`, one in each other.
 pub(crate) fn places(work: u32) -> LaneLimits {
-    LaneLimits {
-        lanes: BTreeMap::from([("work".to_owned(), work)]),
-        others: 1,
-    }
+    LaneLimits { lanes: BTreeMap::from([("work".to_owned(), work)]), others: 1 }
 }

@@ -22,10 +22,7 @@ impl Catalog {
     /// Forgets answers that were given before a time; returns how many.
     pub async fn prune_idempotency(&self, before_ms: i64) -> Result<u64, Error> {
         self.write("forgetting old idempotency keys", move |db| {
-            Ok(db.execute(
-                "DELETE FROM idempotency WHERE created_ms < ?1",
-                params![before_ms],
-            )? as u64)
+            Ok(db.execute("DELETE FROM idempotency WHERE created_ms < ?1", params![before_ms])? as u64)
         })
         .await
     }
@@ -33,25 +30,14 @@ impl Catalog {
 
 /// Uid of the backup that the first request with this key made.
 pub(crate) fn answered(db: &Connection, key: &IdempotencyKey) -> Result<Option<String>, Fault> {
-    let query =
-        "SELECT request_digest, backup_uid FROM idempotency WHERE principal = ?1 AND key = ?2";
-    match one(db, query, params![key.principal, key.key], |row| {
-        Ok((row.get::<_, String>(0)?, row.get(1)?))
-    })? {
-        Some((digest, _)) if digest != key.request_digest => Err(Error::KeyReused {
-            key: key.key.clone(),
-        }
-        .into()),
+    let query = "SELECT request_digest, backup_uid FROM idempotency WHERE principal = ?1 AND key = ?2";
+    match one(db, query, params![key.principal, key.key], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))? {
+        Some((digest, _)) if digest != key.request_digest => Err(Error::KeyReused { key: key.key.clone() }.into()),
         found => Ok(found.map(|(_, backup_uid)| backup_uid)),
     }
 }
 
-pub(crate) fn record(
-    db: &Connection,
-    key: &IdempotencyKey,
-    backup_uid: &str,
-    now_ms: i64,
-) -> Result<(), Fault> {
+pub(crate) fn record(db: &Connection, key: &IdempotencyKey, backup_uid: &str, now_ms: i64) -> Result<(), Fault> {
     let columns = vec![
         ("principal", key.principal.clone().into()),
         ("key", key.key.clone().into()),

@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Fault;
 use crate::page::rows_to_read;
 use crate::rows::{
-    Columns, all, hex_values, insert, integer, json, one, put, read_count, read_json, read_sealed,
-    sealed,
+    Columns, all, count, hex_values, insert, integer, json, one, put, read_count, read_json, read_sealed, sealed,
 };
 use crate::{Catalog, Error, Page, Scope};
 
@@ -55,31 +54,18 @@ impl Catalog {
     /// creation and gets the new row's engine, site, settings and secrets.
     ///
     /// Refused: [`Error::InstanceExists`]; without `adopt` [`Error::NameUsed`].
-    pub async fn insert_instance(
-        &self,
-        row: InstanceRow,
-        adopt: bool,
-    ) -> Result<InstanceRow, Error> {
+    pub async fn insert_instance(&self, row: InstanceRow, adopt: bool) -> Result<InstanceRow, Error> {
         self.write("recording an instance", move |db| {
-            let fresh = InstanceRow {
-                updated_ms: row.created_ms,
-                resource_version: 1,
-                removed_ms: None,
-                ..row
-            };
+            let fresh = InstanceRow { updated_ms: row.created_ms, resource_version: 1, removed_ms: None, ..row };
             match by_name(db, &fresh.organization, &fresh.project, &fresh.name)? {
                 None => {
                     insert(db, "instances", columns(&fresh)?)?;
                     Ok(fresh)
                 }
-                Some(found) if found.removed_ms.is_none() => Err(Error::InstanceExists {
-                    name: found.full_name(),
+                Some(found) if found.removed_ms.is_none() => {
+                    Err(Error::InstanceExists { name: found.full_name() }.into())
                 }
-                .into()),
-                Some(found) if !adopt => Err(Error::NameUsed {
-                    name: found.full_name(),
-                }
-                .into()),
+                Some(found) if !adopt => Err(Error::NameUsed { name: found.full_name() }.into()),
                 Some(found) => {
                     let adopted = InstanceRow {
                         uid: found.uid,
@@ -102,10 +88,7 @@ impl Catalog {
         project: &str,
         name: &str,
     ) -> Result<Option<InstanceRow>, Error> {
-        Ok(self
-            .any_instance_by_name(organization, project, name)
-            .await?
-            .filter(|row| row.removed_ms.is_none()))
+        Ok(self.any_instance_by_name(organization, project, name).await?.filter(|row| row.removed_ms.is_none()))
     }
 
     /// The instance of this name, live or removed.
@@ -116,17 +99,13 @@ impl Catalog {
         name: &str,
     ) -> Result<Option<InstanceRow>, Error> {
         let [organization, project, name] = [organization, project, name].map(str::to_owned);
-        self.read("reading an instance", move |db| {
-            by_name(db, &organization, &project, &name)
-        })
-        .await
+        self.read("reading an instance", move |db| by_name(db, &organization, &project, &name)).await
     }
 
     /// The instance of this uid, live or removed.
     pub async fn instance_by_uid(&self, uid: &str) -> Result<Option<InstanceRow>, Error> {
         let uid = uid.to_owned();
-        self.read("reading an instance", move |db| by_uid(db, &uid))
-            .await
+        self.read("reading an instance", move |db| by_uid(db, &uid)).await
     }
 
     /// Live instances, ordered by name.
@@ -180,12 +159,7 @@ impl Catalog {
         self.write("changing an instance", move |db| {
             let before = live(db, &uid)?;
             if if_version.is_some_and(|version| version != before.resource_version) {
-                return Err(Error::Stale {
-                    what: "instance",
-                    uid,
-                    found: before.resource_version,
-                }
-                .into());
+                return Err(Error::Stale { what: "instance", uid, found: before.resource_version }.into());
             }
             let mut row = before.clone();
             change(&mut row);
@@ -206,43 +180,36 @@ impl Catalog {
             row.secrets.clear();
             row.removed_ms = Some(now_ms);
         };
-        self.update_instance(uid, None, now_ms, change)
-            .await
-            .map(drop)
+        self.update_instance(uid, None, now_ms, change).await.map(drop)
     }
 
-    /// Inserts or replaces an instance as it is given, for rebuilding a catalog.
+    /// Inserts or replaces an instance as it is given, for rebuilding a catalog. Refused: [`Error::InstanceExists`] if the name belongs
+    /// to another uid.
     pub async fn upsert_instance(&self, row: InstanceRow) -> Result<(), Error> {
-        self.write("recording an instance", move |db| store(db, &row))
-            .await
+        self.write("recording an instance", move |db| match by_name(db, &row.organization, &row.project, &row.name)? {
+            Some(other) if other.uid != row.uid => Err(Error::InstanceExists { name: other.full_name() }.into()),
+            _ => store(db, &row),
+        })
+        .await
+    }
+
+    /// How many live instances there are.
+    pub async fn count_instances(&self) -> Result<u64, Error> {
+        let query = "SELECT count(*) FROM instances WHERE removed_ms IS NULL";
+        self.read("counting instances", move |db| count(db, query, [])).await
     }
 }
 
 fn live(db: &Connection, uid: &str) -> Result<InstanceRow, Fault> {
-    let not_found = || Error::NotFound {
-        what: "instance",
-        id: uid.to_owned(),
-    };
-    Ok(by_uid(db, uid)?
-        .filter(|row| row.removed_ms.is_none())
-        .ok_or_else(not_found)?)
+    let not_found = || Error::NotFound { what: "instance", id: uid.to_owned() };
+    Ok(by_uid(db, uid)?.filter(|row| row.removed_ms.is_none()).ok_or_else(not_found)?)
 }
 
 fn by_uid(db: &Connection, uid: &str) -> Result<Option<InstanceRow>, Fault> {
-    one(
-        db,
-        "SELECT * FROM instances WHERE uid = ?1",
-        params![uid],
-        from_row,
-    )
+    one(db, "SELECT * FROM instances WHERE uid = ?1", params![uid], from_row)
 }
 
-fn by_name(
-    db: &Connection,
-    organization: &str,
-    project: &str,
-    name: &str,
-) -> Result<Option<InstanceRow>, Fault> {
+fn by_name(db: &Connection, organization: &str, project: &str, name: &str) -> Result<Option<InstanceRow>, Fault> {
     let query = "SELECT * FROM instances WHERE organization = ?1 AND project = ?2 AND name = ?3";
     one(db, query, params![organization, project, name], from_row)
 }
@@ -287,4 +254,126 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<InstanceRow> {
         resource_version: read_count(row, "resource_version")?,
         removed_ms: row.get("removed_ms")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{Fixture, instance};
+
+    #[tokio::test]
+    async fn an_instance_is_found_by_name_and_uid() {
+        let catalog = Fixture::new().await;
+        let row = catalog.insert_instance(instance("u1", "pg"), false).await.unwrap();
+        assert_eq!(row, instance("u1", "pg"));
+        let found = catalog.instance_by_name("acme", "shop", "pg").await.unwrap();
+        assert_eq!(found.as_ref(), Some(&row));
+        assert_eq!(catalog.instance_by_uid("u1").await.unwrap(), found);
+        assert_eq!(catalog.instance_by_name("acme", "other", "pg").await.unwrap(), None);
+        assert_eq!(catalog.instance_by_uid("u2").await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_live_name_is_taken_even_for_adopting() {
+        let catalog = Fixture::new().await;
+        catalog.insert_instance(instance("u1", "pg"), false).await.unwrap();
+        for adopt in [false, true] {
+            let error = catalog.insert_instance(instance("u2", "pg"), adopt).await.unwrap_err();
+            assert!(matches!(error, Error::InstanceExists { ref name } if name == "acme/shop/pg"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_removed_name_is_reserved_and_adopting_it_keeps_the_uid() {
+        let catalog = Fixture::new().await;
+        catalog.insert_instance(instance("u1", "pg"), false).await.unwrap();
+        catalog.remove_instance("u1", 2_000).await.unwrap();
+        assert_eq!(catalog.instance_by_name("acme", "shop", "pg").await.unwrap(), None);
+        let removed = catalog.any_instance_by_name("acme", "shop", "pg").await.unwrap().unwrap();
+        assert_eq!((removed.removed_ms, removed.secrets.len()), (Some(2_000), 0));
+        assert_eq!(catalog.remove_instance("u1", 2_500).await.unwrap_err().code(), "not-found");
+
+        let mut next = instance("u2", "pg");
+        (next.site, next.created_ms) = ("elsewhere".to_owned(), 3_000);
+        let error = catalog.insert_instance(next.clone(), false).await.unwrap_err();
+        assert!(matches!(error, Error::NameUsed { .. }), "{error}");
+        let adopted = catalog.insert_instance(next.clone(), true).await.unwrap();
+        let expected =
+            InstanceRow { uid: "u1".to_owned(), created_ms: 1_000, updated_ms: 3_000, resource_version: 3, ..next };
+        assert_eq!(adopted, expected);
+        assert_eq!(catalog.instance_by_uid("u1").await.unwrap(), Some(expected));
+        assert_eq!(catalog.instance_by_uid("u2").await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn an_edit_of_what_has_changed_is_refused() {
+        let catalog = Fixture::new().await;
+        catalog.insert_instance(instance("u1", "pg"), false).await.unwrap();
+        let move_to = |site: &str| {
+            let site = site.to_owned();
+            move |row: &mut InstanceRow| row.site = site
+        };
+        let row = catalog.update_instance("u1", Some(1), 2_000, move_to("b")).await.unwrap();
+        assert_eq!((row.resource_version, row.updated_ms), (2, 2_000));
+        let error = catalog.update_instance("u1", Some(1), 3_000, move_to("c")).await.unwrap_err();
+        assert!(matches!(error, Error::Stale { found: 2, .. }), "{error}");
+        let same = catalog.update_instance("u1", None, 4_000, move_to("b")).await.unwrap();
+        assert_eq!(same, row, "no difference, no new version");
+    }
+
+    #[tokio::test]
+    async fn pages_show_every_live_instance_once_in_order() {
+        let catalog = Fixture::new().await;
+        for number in (0..25).rev() {
+            let row = instance(&format!("u{number}"), &format!("pg-{number:02}"));
+            catalog.insert_instance(row, false).await.unwrap();
+        }
+        catalog.remove_instance("u7", 2_000).await.unwrap();
+        let (mut names, mut after) = (Vec::new(), None);
+        loop {
+            let page = catalog.list_instances(Scope::all(), after.as_deref(), 6).await.unwrap();
+            names.extend(page.items.into_iter().map(|row| row.name));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        let expected = (0..25).filter(|number| *number != 7).map(|number| format!("pg-{number:02}"));
+        assert!(names.into_iter().eq(expected));
+        assert_eq!(catalog.count_instances().await.unwrap(), 24);
+    }
+
+    #[tokio::test]
+    async fn a_list_keeps_to_its_scope_and_to_its_own_cursors() {
+        let catalog = Fixture::new().await;
+        for (uid, organization, project, name) in
+            [("1", "acme", "shop", "pg"), ("2", "acme", "site", "pg"), ("3", "acme2", "shop", "pg")]
+        {
+            let row = InstanceRow {
+                organization: organization.to_owned(),
+                project: project.to_owned(),
+                ..instance(uid, name)
+            };
+            catalog.insert_instance(row, false).await.unwrap();
+        }
+        for (scope, expected) in
+            [("", &["1", "2", "3"][..]), ("acme", &["1", "2"]), ("acme/site", &["2"]), ("acme/shop/my", &[])]
+        {
+            let page = catalog.list_instances(Scope::from_path(scope), None, 10).await.unwrap();
+            let uids: Vec<_> = page.items.iter().map(|row| row.uid.as_str()).collect();
+            assert_eq!(uids, expected, "{scope}");
+            assert_eq!(page.next, None);
+        }
+        let error = catalog.list_instances(Scope::all(), Some("5.abc"), 10).await.unwrap_err();
+        assert!(matches!(error, Error::BadCursor(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn rebuilding_never_gives_a_name_to_a_second_uid() {
+        let catalog = Fixture::new().await;
+        catalog.upsert_instance(instance("u1", "pg")).await.unwrap();
+        catalog.upsert_instance(instance("u1", "pg")).await.unwrap();
+        let error = catalog.upsert_instance(instance("u2", "pg")).await.unwrap_err();
+        assert!(matches!(error, Error::InstanceExists { .. }), "{error}");
+    }
 }

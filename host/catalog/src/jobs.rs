@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Fault;
 use crate::page::{Moment, rows_to_read};
 use crate::rows::{
-    Columns, all, count, insert, json, one, optional_json, put, read_json, read_optional_json,
-    read_small, read_word,
+    Columns, all, count, insert, json, one, optional_json, put, read_json, read_optional_json, read_word,
 };
 use crate::{Catalog, Error, JobState, Page, Scope};
 
@@ -127,8 +126,7 @@ pub struct JobCounts {
 impl Catalog {
     /// Queues a job.
     pub async fn enqueue_job(&self, job: NewJob, now_ms: i64) -> Result<JobRow, Error> {
-        self.write("queueing a job", move |db| enqueue(db, job, now_ms))
-            .await
+        self.write("queueing a job", move |db| enqueue(db, job, now_ms)).await
     }
 
     /// Queues a job unless one of the same kind and subject waits or runs: then that one is returned.
@@ -140,21 +138,15 @@ impl Catalog {
     /// Queues a job unless one of the same kind and subject waits: then that one is returned. One that runs does not count: it may have
     /// looked before what this one is about.
     pub async fn enqueue_follow_up(&self, job: NewJob, now_ms: i64) -> Result<JobRow, Error> {
-        let query = "SELECT * FROM jobs WHERE kind = ?1 AND subject = ?2 AND state = 'Queued' ORDER BY created_ms LIMIT 1";
+        let query =
+            "SELECT * FROM jobs WHERE kind = ?1 AND subject = ?2 AND state = 'Queued' ORDER BY created_ms LIMIT 1";
         self.enqueue_unless(query, job, now_ms).await
     }
 
-    async fn enqueue_unless(
-        &self,
-        query: &'static str,
-        job: NewJob,
-        now_ms: i64,
-    ) -> Result<JobRow, Error> {
-        self.write("queueing a job", move |db| {
-            match one(db, query, params![job.kind, job.subject], from_row)? {
-                Some(active) => Ok(active),
-                None => enqueue(db, job, now_ms),
-            }
+    async fn enqueue_unless(&self, query: &'static str, job: NewJob, now_ms: i64) -> Result<JobRow, Error> {
+        self.write("queueing a job", move |db| match one(db, query, params![job.kind, job.subject], from_row)? {
+            Some(active) => Ok(active),
+            None => enqueue(db, job, now_ms),
         })
         .await
     }
@@ -166,12 +158,7 @@ impl Catalog {
     }
 
     /// Jobs, newest first.
-    pub async fn list_jobs(
-        &self,
-        filter: JobFilter,
-        after: Option<&str>,
-        limit: u32,
-    ) -> Result<Page<JobRow>, Error> {
+    pub async fn list_jobs(&self, filter: JobFilter, after: Option<&str>, limit: u32) -> Result<Page<JobRow>, Error> {
         let after = after.map(str::to_owned);
         self.read("listing jobs", move |db| {
             let after = Moment::parse(after.as_deref())?;
@@ -208,10 +195,7 @@ impl Catalog {
     /// Forgets jobs (and their logs) that finished before a time; returns how many.
     pub async fn prune_jobs(&self, finished_before_ms: i64) -> Result<u64, Error> {
         self.write("forgetting old jobs", move |db| {
-            Ok(db.execute(
-                "DELETE FROM jobs WHERE finished_ms < ?1",
-                params![finished_before_ms],
-            )? as u64)
+            Ok(db.execute("DELETE FROM jobs WHERE finished_ms < ?1", params![finished_before_ms])? as u64)
         })
         .await
     }
@@ -227,10 +211,7 @@ pub(crate) fn enqueue(db: &Connection, job: NewJob, now_ms: i64) -> Result<JobRo
         attempts: 0,
         max_attempts: job.max_attempts,
         not_before_ms: job.not_before_ms,
-        progress: JobProgress {
-            phase: "queued".to_owned(),
-            ..JobProgress::default()
-        },
+        progress: JobProgress { phase: "queued".to_owned(), ..JobProgress::default() },
         cancel_requested: false,
         error: None,
         result: None,
@@ -246,12 +227,7 @@ pub(crate) fn enqueue(db: &Connection, job: NewJob, now_ms: i64) -> Result<JobRo
 }
 
 pub(crate) fn by_id(db: &Connection, id: &str) -> Result<Option<JobRow>, Fault> {
-    one(
-        db,
-        "SELECT * FROM jobs WHERE id = ?1",
-        params![id],
-        from_row,
-    )
+    one(db, "SELECT * FROM jobs WHERE id = ?1", params![id], from_row)
 }
 
 pub(crate) fn store(db: &Connection, row: &JobRow) -> Result<(), Fault> {
@@ -288,8 +264,8 @@ pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
         state: read_word(row, "state")?,
         subject: row.get("subject")?,
         payload: row.get("payload")?,
-        attempts: read_small(row, "attempts")?,
-        max_attempts: read_small(row, "max_attempts")?,
+        attempts: row.get("attempts")?,
+        max_attempts: row.get("max_attempts")?,
         not_before_ms: row.get("not_before_ms")?,
         progress: read_json(row, "progress")?,
         cancel_requested: row.get("cancel_requested")?,
@@ -302,4 +278,94 @@ pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
         instance_uid: row.get("instance_uid")?,
         lane: row.get("lane")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{Fixture, job, places};
+
+    #[tokio::test]
+    async fn a_job_is_read_as_it_was_queued() {
+        let catalog = Fixture::new().await;
+        let row = catalog.enqueue_job(job("j1", "verify", "pg"), 1_000).await.unwrap();
+        assert_eq!((row.state, row.attempts, row.created_ms), (JobState::Queued, 0, 1_000));
+        assert_eq!(catalog.job("j1").await.unwrap(), Some(row));
+        assert_eq!(catalog.job("j2").await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn unique_jobs_are_queued_once_until_they_end() {
+        let catalog = Fixture::new().await;
+        let unique = async |id| catalog.enqueue_unique(job(id, "replicate", "pg"), 1_000).await.unwrap().id;
+        assert_eq!(unique("j1").await, "j1");
+        assert_eq!(unique("j2").await, "j1");
+        catalog.claim_job(1_000, places(1)).await.unwrap();
+        assert_eq!(unique("j3").await, "j1");
+        let other = catalog.enqueue_unique(job("j4", "replicate", "other"), 1_000).await.unwrap();
+        assert_eq!(other.id, "j4");
+        catalog.finish_job("j1", crate::JobOutcome::Succeeded(None), 2_000).await.unwrap();
+        assert_eq!(unique("j5").await, "j5");
+    }
+
+    #[tokio::test]
+    async fn a_follow_up_waits_behind_a_running_job_once() {
+        let catalog = Fixture::new().await;
+        let follow_up = async |id| catalog.enqueue_follow_up(job(id, "replicate", "pg"), 1_000).await.unwrap().id;
+        assert_eq!(follow_up("j1").await, "j1");
+        assert_eq!(follow_up("j2").await, "j1");
+        catalog.claim_job(1_000, places(1)).await.unwrap();
+        assert_eq!(follow_up("j3").await, "j3");
+        assert_eq!(follow_up("j4").await, "j3");
+    }
+
+    #[tokio::test]
+    async fn pages_show_every_job_once_newest_first() {
+        let catalog = Fixture::new().await;
+        for number in 0..20 {
+            catalog.enqueue_job(job(&format!("j{number:02}"), "verify", "pg"), 1_000 + number / 3).await.unwrap();
+        }
+        let (mut ids, mut after) = (Vec::new(), None);
+        loop {
+            let page = catalog.list_jobs(JobFilter::default(), after.as_deref(), 6).await.unwrap();
+            ids.extend(page.items.into_iter().map(|row| row.id));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert!(ids.into_iter().eq((0..20).rev().map(|number| format!("j{number:02}"))));
+    }
+
+    #[tokio::test]
+    async fn a_list_keeps_to_scope_kind_and_state() {
+        let catalog = Fixture::new().await;
+        for (id, kind, instance) in [("1", "backup", "pg"), ("2", "verify", "pg"), ("3", "verify", "pg2")] {
+            catalog.enqueue_job(job(id, kind, instance), 1_000).await.unwrap();
+        }
+        let list = async |filter| -> Vec<String> {
+            catalog.list_jobs(filter, None, 10).await.unwrap().items.into_iter().map(|row| row.id).collect()
+        };
+        let scope = |path| JobFilter { scope: Scope::from_path(path), ..JobFilter::default() };
+        assert_eq!(list(scope("acme/shop/pg")).await, ["2", "1"]);
+        assert_eq!(list(scope("acme")).await, ["3", "2", "1"]);
+        assert_eq!(list(JobFilter { kind: Some("verify".to_owned()), ..scope("acme/shop/pg") }).await, ["2"]);
+        assert_eq!(list(JobFilter { state: Some(JobState::Running), ..scope("") }).await, [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn only_old_finished_jobs_are_forgotten() {
+        let catalog = Fixture::new().await;
+        for id in ["old", "new", "waiting"] {
+            catalog.enqueue_job(job(id, "verify", "pg"), 1_000).await.unwrap();
+        }
+        catalog.append_log("old", 1_000, "info", "hello").await.unwrap();
+        catalog.request_cancel("old", 2_000).await.unwrap();
+        catalog.request_cancel("new", 3_000).await.unwrap();
+        assert_eq!(catalog.prune_jobs(3_000).await.unwrap(), 1);
+        assert_eq!(catalog.job("old").await.unwrap(), None);
+        assert_eq!(catalog.log_lines("old", 0, 10).await.unwrap(), []);
+        assert!(catalog.job("new").await.unwrap().is_some());
+        assert_eq!(catalog.job_counts().await.unwrap(), JobCounts { running: 0, queued: 1 });
+    }
 }

@@ -36,8 +36,8 @@ use std::sync::Arc;
 
 pub use audit::AuditRow;
 pub use backups::{BackupRow, BackupSuccess, InsertedBackup};
-pub use counts::Counts;
 pub use copies::{CopyRow, TargetCounts};
+pub use counts::Counts;
 pub use error::Error;
 pub use idempotency::IdempotencyKey;
 pub use instances::InstanceRow;

@@ -10,20 +10,14 @@ impl Catalog {
     /// The value of a key.
     pub async fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
         let key = key.to_owned();
-        self.read("reading a fact of the appliance", move |db| get(db, &key))
-            .await
+        self.read("reading a fact of the appliance", move |db| get(db, &key)).await
     }
 
     /// Sets the value of a key.
     pub async fn set_meta(&self, key: &str, value: &[u8]) -> Result<(), Error> {
         let (key, value) = (key.to_owned(), value.to_owned());
         self.write("recording a fact of the appliance", move |db| {
-            put(
-                db,
-                "meta",
-                "key",
-                vec![("key", key.into()), ("value", value.into())],
-            )
+            put(db, "meta", "key", vec![("key", key.into()), ("value", value.into())])
         })
         .await
     }
@@ -35,11 +29,7 @@ impl Catalog {
             if let Some(found) = get(db, &key)? {
                 return Ok(found);
             }
-            insert(
-                db,
-                "meta",
-                vec![("key", key.into()), ("value", value.clone().into())],
-            )?;
+            insert(db, "meta", vec![("key", key.into()), ("value", value.clone().into())])?;
             Ok(value)
         })
         .await
@@ -47,12 +37,7 @@ impl Catalog {
 }
 
 pub(crate) fn get(db: &Connection, key: &str) -> Result<Option<Vec<u8>>, Fault> {
-    one(
-        db,
-        "SELECT value FROM meta WHERE key = ?1",
-        params![key],
-        |row| row.get("value"),
-    )
+    one(db, "SELECT value FROM meta WHERE key = ?1", params![key], |row| row.get("value"))
 }
 
 #[cfg(test)]
@@ -65,19 +50,10 @@ mod tests {
         assert_eq!(catalog.meta("mode").await.unwrap(), None);
         catalog.set_meta("mode", b"recovered").await.unwrap();
         catalog.set_meta("mode", b"ready").await.unwrap();
-        assert_eq!(
-            catalog.meta("mode").await.unwrap().as_deref(),
-            Some(&b"ready"[..])
-        );
-        assert_eq!(
-            catalog.meta_or_insert("mode", b"other").await.unwrap(),
-            b"ready"
-        );
+        assert_eq!(catalog.meta("mode").await.unwrap().as_deref(), Some(&b"ready"[..]));
+        assert_eq!(catalog.meta_or_insert("mode", b"other").await.unwrap(), b"ready");
         assert_eq!(catalog.meta_or_insert("writer", b"w").await.unwrap(), b"w");
         let catalog = catalog.reopen().await;
-        assert_eq!(
-            catalog.meta("writer").await.unwrap().as_deref(),
-            Some(&b"w"[..])
-        );
+        assert_eq!(catalog.meta("writer").await.unwrap().as_deref(), Some(&b"w"[..]));
     }
 }

@@ -17,12 +17,7 @@ const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_first.sql")];
 
 /// Makes an empty file that only its owner can read, unless there is one; SQLite gives its companions the same permissions.
 pub(crate) fn create_file(path: &Path) -> Result<(), Fault> {
-    match OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-    {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(_) => Ok(sync_directory(path)?),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error.into()),
@@ -34,11 +29,7 @@ pub(crate) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Fa
     migrate_with(connection, path, MIGRATIONS)
 }
 
-fn migrate_with(
-    connection: &mut Connection,
-    path: &Path,
-    migrations: &[&str],
-) -> Result<(), Fault> {
+fn migrate_with(connection: &mut Connection, path: &Path, migrations: &[&str]) -> Result<(), Fault> {
     let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let known = u32::try_from(migrations.len()).unwrap_or(u32::MAX);
     if found > known {
@@ -56,24 +47,13 @@ fn migrate_with(
     for migration in &migrations[found as usize..] {
         transaction.execute_batch(migration)?;
     }
-    if transaction
-        .prepare("PRAGMA foreign_key_check")?
-        .exists([])?
-    {
+    if transaction.prepare("PRAGMA foreign_key_check")?.exists([])? {
         let source = "a row refers to one that is not there".into();
-        return Err(Error::Corrupt {
-            step: "bringing the catalog up to date",
-            source,
-        }
-        .into());
+        return Err(Error::Corrupt { step: "bringing the catalog up to date", source }.into());
     }
     transaction.pragma_update(None, "user_version", known)?;
     transaction.commit()?;
-    tracing::info!(
-        from = found,
-        to = known,
-        "the catalog's schema is up to date"
-    );
+    tracing::info!(from = found, to = known, "the catalog's schema is up to date");
     Ok(())
 }
 
@@ -81,18 +61,9 @@ fn migrate_with(
 fn copy_before(connection: &Connection, path: &Path, next: u32) -> Result<(), Fault> {
     let copy = copy_path(path, next);
     let Some(name) = copy.to_str() else {
-        return Err(std::io::Error::new(
-            ErrorKind::InvalidFilename,
-            "the data directory's path is not UTF-8",
-        )
-        .into());
+        return Err(std::io::Error::new(ErrorKind::InvalidFilename, "the data directory's path is not UTF-8").into());
     };
-    let empty = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&copy)?;
+    let empty = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&copy)?;
     connection.execute("VACUUM INTO ?1", [name])?;
     empty.sync_all()?;
     Ok(sync_directory(&copy)?)
@@ -116,9 +87,7 @@ mod tests {
     use crate::Catalog;
 
     fn version(connection: &Connection) -> u32 {
-        connection
-            .query_row("PRAGMA user_version", [], |row| row.get(0))
-            .unwrap()
+        connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
     }
 
     #[tokio::test]
@@ -129,27 +98,12 @@ mod tests {
         let catalog = Catalog::open(&path).await.unwrap();
         catalog.set_meta("mode", b"ready").await.unwrap();
         for name in ["catalog.db", "catalog.db-wal"] {
-            let mode = std::fs::metadata(directory.path().join(name))
-                .unwrap()
-                .permissions()
-                .mode();
+            let mode = std::fs::metadata(directory.path().join(name)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{name}");
         }
         drop(catalog);
-        assert_eq!(
-            version(&Connection::open(&path).unwrap()) as usize,
-            MIGRATIONS.len()
-        );
-        assert_eq!(
-            Catalog::open(&path)
-                .await
-                .unwrap()
-                .meta("mode")
-                .await
-                .unwrap()
-                .as_deref(),
-            Some(&b"ready"[..])
-        );
+        assert_eq!(version(&Connection::open(&path).unwrap()) as usize, MIGRATIONS.len());
+        assert_eq!(Catalog::open(&path).await.unwrap().meta("mode").await.unwrap().as_deref(), Some(&b"ready"[..]));
     }
 
     #[tokio::test]
@@ -158,15 +112,10 @@ mod tests {
         let path = directory.path().join("catalog.db");
         drop(Catalog::open(&path).await.unwrap());
         let connection = Connection::open(&path).unwrap();
-        connection
-            .pragma_update(None, "user_version", 4711)
-            .unwrap();
+        connection.pragma_update(None, "user_version", 4711).unwrap();
         drop(connection);
         let error = Catalog::open(&path).await.unwrap_err();
-        assert!(
-            matches!(error, Error::NewerSchema { found: 4711, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, Error::NewerSchema { found: 4711, .. }), "{error}");
         assert_eq!(version(&Connection::open(&path).unwrap()), 4711);
     }
 
@@ -178,26 +127,15 @@ mod tests {
         let first = "CREATE TABLE things (name TEXT)";
         migrate_with(&mut connection, &path, &[first]).unwrap();
         assert!(!copy_path(&path, 1).exists());
-        connection
-            .execute("INSERT INTO things VALUES ('kept')", [])
-            .unwrap();
+        connection.execute("INSERT INTO things VALUES ('kept')", []).unwrap();
         // What an interrupted attempt may have left.
         std::fs::write(copy_path(&path, 2), "half a copy").unwrap();
 
-        migrate_with(
-            &mut connection,
-            &path,
-            &[first, "DELETE FROM things", "CREATE TABLE more (x)"],
-        )
-        .unwrap();
+        migrate_with(&mut connection, &path, &[first, "DELETE FROM things", "CREATE TABLE more (x)"]).unwrap();
         assert_eq!(version(&connection), 3);
         let copy = Connection::open(directory.path().join("catalog-before-2.db")).unwrap();
         assert_eq!(version(&copy), 1);
-        assert_eq!(
-            copy.query_row("SELECT name FROM things", [], |row| row.get::<_, String>(0))
-                .unwrap(),
-            "kept"
-        );
+        assert_eq!(copy.query_row("SELECT name FROM things", [], |row| row.get::<_, String>(0)).unwrap(), "kept");
     }
 
     #[test]
@@ -208,12 +146,7 @@ mod tests {
         let first = "CREATE TABLE things (name TEXT)";
         migrate_with(&mut connection, &path, &[first]).unwrap();
         assert!(
-            migrate_with(
-                &mut connection,
-                &path,
-                &[first, "CREATE TABLE second (x)", "no such statement"]
-            )
-            .is_err()
+            migrate_with(&mut connection, &path, &[first, "CREATE TABLE second (x)", "no such statement"]).is_err()
         );
         assert_eq!(version(&connection), 1);
         assert!(connection.prepare("SELECT * FROM second").is_err());
@@ -225,13 +158,9 @@ mod tests {
         let path = directory.path().join("catalog.db");
         std::fs::write(
             &path,
-            "this is a text, and long enough to be taken for a header of a database file. "
-                .repeat(20),
+            "this is a text, and long enough to be taken for a header of a database file. ".repeat(20),
         )
         .unwrap();
-        assert_eq!(
-            Catalog::open(&path).await.unwrap_err().code(),
-            "catalog-damaged"
-        );
+        assert_eq!(Catalog::open(&path).await.unwrap_err().code(), "catalog-damaged");
     }
 }

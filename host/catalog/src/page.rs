@@ -43,19 +43,11 @@ impl Moment {
     /// Reads a cursor; before the first page every row is still to come.
     pub(crate) fn parse(cursor: Option<&str>) -> Result<Self, Fault> {
         let Some(cursor) = cursor else {
-            return Ok(Self {
-                ms: i64::MAX,
-                id: String::new(),
-            });
+            return Ok(Self { ms: i64::MAX, id: String::new() });
         };
         cursor
             .split_once('.')
-            .and_then(|(ms, id)| {
-                Some(Self {
-                    ms: ms.parse().ok()?,
-                    id: id.to_owned(),
-                })
-            })
+            .and_then(|(ms, id)| Some(Self { ms: ms.parse().ok()?, id: id.to_owned() }))
             .ok_or_else(|| Error::BadCursor(cursor.to_owned()).into())
     }
 }

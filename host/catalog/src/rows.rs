@@ -26,66 +26,35 @@ pub(crate) fn insert(db: &Connection, table: &str, columns: Columns) -> Result<(
 
 /// Inserts a row, or changes the one with the same `key` in place (what refers to it stays).
 pub(crate) fn put(db: &Connection, table: &str, key: &str, columns: Columns) -> Result<(), Fault> {
-    let assignments: Vec<_> = columns
-        .iter()
-        .map(|(name, _)| format!("{name} = excluded.{name}"))
-        .collect();
-    let statement = format!(
-        "{} ON CONFLICT ({key}) DO UPDATE SET {}",
-        insert_statement(table, &columns),
-        assignments.join(", ")
-    );
+    let assignments: Vec<_> = columns.iter().map(|(name, _)| format!("{name} = excluded.{name}")).collect();
+    let statement =
+        format!("{} ON CONFLICT ({key}) DO UPDATE SET {}", insert_statement(table, &columns), assignments.join(", "));
     execute(db, &statement, columns)
 }
 
 fn insert_statement(table: &str, columns: &Columns) -> String {
     let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
-    format!(
-        "INSERT INTO {table} ({}) VALUES ({})",
-        names.join(", "),
-        vec!["?"; names.len()].join(", ")
-    )
+    format!("INSERT INTO {table} ({}) VALUES ({})", names.join(", "), vec!["?"; names.len()].join(", "))
 }
 
 fn execute(db: &Connection, statement: &str, columns: Columns) -> Result<(), Fault> {
-    db.prepare_cached(statement)?
-        .execute(rusqlite::params_from_iter(
-            columns.into_iter().map(|(_, value)| value),
-        ))?;
+    db.prepare_cached(statement)?.execute(rusqlite::params_from_iter(columns.into_iter().map(|(_, value)| value)))?;
     Ok(())
 }
 
 /// All rows that a query gives.
-pub(crate) fn all<T>(
-    db: &Connection,
-    query: &str,
-    params: impl Params,
-    read: FromRow<T>,
-) -> Result<Vec<T>, Fault> {
-    Ok(db
-        .prepare_cached(query)?
-        .query_map(params, read)?
-        .collect::<Result<_, _>>()?)
+pub(crate) fn all<T>(db: &Connection, query: &str, params: impl Params, read: FromRow<T>) -> Result<Vec<T>, Fault> {
+    Ok(db.prepare_cached(query)?.query_map(params, read)?.collect::<Result<_, _>>()?)
 }
 
 /// The one row that a query gives, if any.
-pub(crate) fn one<T>(
-    db: &Connection,
-    query: &str,
-    params: impl Params,
-    read: FromRow<T>,
-) -> Result<Option<T>, Fault> {
-    Ok(db
-        .prepare_cached(query)?
-        .query_row(params, read)
-        .optional()?)
+pub(crate) fn one<T>(db: &Connection, query: &str, params: impl Params, read: FromRow<T>) -> Result<Option<T>, Fault> {
+    Ok(db.prepare_cached(query)?.query_row(params, read).optional()?)
 }
 
 /// The number that a query gives.
 pub(crate) fn count(db: &Connection, query: &str, params: impl Params) -> Result<u64, Fault> {
-    Ok(db
-        .prepare_cached(query)?
-        .query_row(params, |row| unsigned(row, 0, row.get(0)?))?)
+    Ok(db.prepare_cached(query)?.query_row(params, |row| unsigned(0, row.get(0)?))?)
 }
 
 /// An unsigned number as SQLite keeps it. Counts beyond 2^63 do not occur; a claim of more is kept as the most there is.
@@ -110,15 +79,10 @@ pub(crate) fn sealed(secrets: &BTreeMap<String, Vec<u8>>) -> Result<Value, Fault
 
 /// Reads a count.
 pub(crate) fn read_count(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
-    unsigned(row, row.as_ref().column_index(column)?, row.get(column)?)
+    unsigned(row.as_ref().column_index(column)?, row.get(column)?)
 }
 
-/// Reads a count that fits 32 bits.
-pub(crate) fn read_small(row: &Row<'_>, column: &str) -> rusqlite::Result<u32> {
-    row.get(column)
-}
-
-fn unsigned(_row: &Row<'_>, index: usize, number: i64) -> rusqlite::Result<u64> {
+fn unsigned(index: usize, number: i64) -> rusqlite::Result<u64> {
     u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(index, number))
 }
 
@@ -129,20 +93,13 @@ pub(crate) fn read_json<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rus
 }
 
 /// Reads JSON text, or NULL.
-pub(crate) fn read_optional_json<T: DeserializeOwned>(
-    row: &Row<'_>,
-    column: &str,
-) -> rusqlite::Result<Option<T>> {
+pub(crate) fn read_optional_json<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>> {
     let text: Option<String> = row.get(column)?;
-    text.map(|text| serde_json::from_str(&text).map_err(|e| unreadable(row, column, e)))
-        .transpose()
+    text.map(|text| serde_json::from_str(&text).map_err(|e| unreadable(row, column, e))).transpose()
 }
 
 /// Reads sealed secrets.
-pub(crate) fn read_sealed(
-    row: &Row<'_>,
-    column: &str,
-) -> rusqlite::Result<BTreeMap<String, Vec<u8>>> {
+pub(crate) fn read_sealed(row: &Row<'_>, column: &str) -> rusqlite::Result<BTreeMap<String, Vec<u8>>> {
     hex_values::decode(read_json(row, column)?).map_err(|e| unreadable(row, column, e))
 }
 
@@ -155,11 +112,7 @@ where
     word.parse().map_err(|e| unreadable(row, column, e))
 }
 
-fn unreadable(
-    row: &Row<'_>,
-    column: &str,
-    error: impl StdError + Send + Sync + 'static,
-) -> rusqlite::Error {
+fn unreadable(row: &Row<'_>, column: &str, error: impl StdError + Send + Sync + 'static) -> rusqlite::Error {
     match row.as_ref().column_index(column) {
         Ok(index) => rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(error)),
         Err(unknown) => unknown,
@@ -175,24 +128,18 @@ pub(crate) mod hex_values {
     type Bytes = BTreeMap<String, Vec<u8>>;
 
     pub(crate) fn encode(map: &Bytes) -> BTreeMap<&str, String> {
-        map.iter()
-            .map(|(key, value)| (key.as_str(), hex::encode(value)))
-            .collect()
+        map.iter().map(|(key, value)| (key.as_str(), hex::encode(value))).collect()
     }
 
     pub(crate) fn decode(map: BTreeMap<String, String>) -> Result<Bytes, hex::FromHexError> {
-        map.into_iter()
-            .map(|(key, value)| Ok((key, hex::decode(value)?)))
-            .collect()
+        map.into_iter().map(|(key, value)| Ok((key, hex::decode(value)?))).collect()
     }
 
     pub(crate) fn serialize<S: Serializer>(map: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
         encode(map).serialize(serializer)
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Bytes, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
         decode(BTreeMap::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }

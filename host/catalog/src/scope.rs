@@ -19,24 +19,14 @@ impl Scope {
 
     /// Reads `organization[/project[/instance]]`; an empty text means all.
     pub fn from_path(path: &str) -> Self {
-        let mut parts = path
-            .splitn(3, '/')
-            .filter(|part| !part.is_empty())
-            .map(str::to_owned);
-        Self {
-            organization: parts.next(),
-            project: parts.next(),
-            instance: parts.next(),
-        }
+        let mut parts = path.splitn(3, '/').filter(|part| !part.is_empty()).map(str::to_owned);
+        Self { organization: parts.next(), project: parts.next(), instance: parts.next() }
     }
 
     /// The scope as text, none for everything; what follows an absent part does not count.
     pub(crate) fn path(&self) -> Option<String> {
         let parts = [&self.organization, &self.project, &self.instance];
-        let given: Vec<&str> = parts
-            .into_iter()
-            .map_while(|part| part.as_deref())
-            .collect();
+        let given: Vec<&str> = parts.into_iter().map_while(|part| part.as_deref()).collect();
         (!given.is_empty()).then(|| given.join("/"))
     }
 }

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::Fault;
 use crate::rows::{count, hex_values, put};
 use crate::{
-    BackupRow, Catalog, CopyRow, Error, InstanceRow, TargetRow, TokenRow, backups, copies,
-    instances, meta, targets, tokens,
+    BackupRow, Catalog, CopyRow, Error, InstanceRow, TargetRow, TokenRow, backups, copies, instances, meta, targets,
+    tokens,
 };
 
 /// The version of [`Snapshot`] that this program writes. Fields may be added under it; older programs ignore them.
@@ -64,10 +64,7 @@ impl Catalog {
     /// Fills an empty catalog: all of the snapshot, or nothing. Refused: [`Error::NotEmpty`], [`Error::NewerSnapshot`].
     pub async fn import(&self, snapshot: Snapshot) -> Result<(), Error> {
         if snapshot.version > SNAPSHOT_VERSION {
-            return Err(Error::NewerSnapshot {
-                found: snapshot.version,
-                known: SNAPSHOT_VERSION,
-            });
+            return Err(Error::NewerSnapshot { found: snapshot.version, known: SNAPSHOT_VERSION });
         }
         self.write("importing a catalog", move |db| {
             if !is_empty(db)? {
@@ -80,38 +77,99 @@ impl Catalog {
 }
 
 fn is_empty(db: &Connection) -> Result<bool, Fault> {
-    let query = "SELECT EXISTS (SELECT 1 FROM instances) + EXISTS (SELECT 1 FROM targets) + EXISTS (SELECT 1 FROM backups)
+    let query =
+        "SELECT EXISTS (SELECT 1 FROM instances) + EXISTS (SELECT 1 FROM targets) + EXISTS (SELECT 1 FROM backups)
                  + EXISTS (SELECT 1 FROM tokens)";
     Ok(count(db, query, [])? == 0)
 }
 
 fn fill(db: &Connection, snapshot: Snapshot) -> Result<(), Fault> {
     for (key, value) in snapshot.meta {
-        put(
-            db,
-            "meta",
-            "key",
-            vec![("key", key.into()), ("value", value.into())],
-        )?;
+        put(db, "meta", "key", vec![("key", key.into()), ("value", value.into())])?;
     }
-    snapshot
-        .instances
-        .iter()
-        .try_for_each(|row| instances::store(db, row))?;
-    snapshot
-        .targets
-        .iter()
-        .try_for_each(|row| targets::store(db, row))?;
-    snapshot
-        .backups
-        .iter()
-        .try_for_each(|row| backups::store(db, row))?;
-    snapshot
-        .copies
-        .iter()
-        .try_for_each(|row| copies::store(db, row))?;
-    snapshot
-        .tokens
-        .iter()
-        .try_for_each(|row| tokens::store(db, row))
+    snapshot.instances.iter().try_for_each(|row| instances::store(db, row))?;
+    snapshot.targets.iter().try_for_each(|row| targets::store(db, row))?;
+    snapshot.backups.iter().try_for_each(|row| backups::store(db, row))?;
+    snapshot.copies.iter().try_for_each(|row| copies::store(db, row))?;
+    snapshot.tokens.iter().try_for_each(|row| tokens::store(db, row))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{Fixture, instance, target};
+    use crate::{BackupState, BackupSuccess, TargetRole};
+
+    async fn lived_in() -> Fixture {
+        let catalog = Fixture::new().await;
+        catalog.set_meta("repository", &[1, 2, 255]).await.unwrap();
+        catalog.set_meta("mode", b"ready").await.unwrap();
+        catalog.insert_instance(instance("u1", "pg"), false).await.unwrap();
+        catalog.insert_instance(instance("u2", "gone"), false).await.unwrap();
+        catalog.remove_instance("u2", 2_000).await.unwrap();
+        catalog.insert_target(target("t1", TargetRole::Primary)).await.unwrap();
+        catalog.insert_target(target("t2", TargetRole::Secondary)).await.unwrap();
+        catalog.remove_target("t2", 3_000).await.unwrap();
+        catalog.pending("b1", "pg", 4_000).await;
+        let success = BackupSuccess { entries: 5, document: Some("{\"entries\":5}".to_owned()), ..Default::default() };
+        catalog.backup_succeeded("b1", "t1", success, 5_000).await.unwrap();
+        catalog.backup_verified("b1", serde_json::json!({"passed": true}), 6_000).await.unwrap();
+        catalog.pending("b2", "pg", 7_000).await;
+        catalog.insert_token("admin", [3; 32], 1_000).await.unwrap();
+        catalog
+    }
+
+    #[tokio::test]
+    async fn a_catalog_is_born_again_from_its_snapshot() {
+        let snapshot = lived_in().await.export(&["repository", "never set"]).await.unwrap();
+        assert_eq!(snapshot.meta, BTreeMap::from([("repository".to_owned(), vec![1, 2, 255])]));
+        let text = serde_json::to_string(&snapshot).unwrap();
+        let read: Snapshot = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, snapshot);
+
+        let reborn = Fixture::new().await;
+        reborn.import(read).await.unwrap();
+        assert_eq!(reborn.export(&["repository"]).await.unwrap(), snapshot);
+        assert_eq!(reborn.latest_usable("uid of pg").await.unwrap().unwrap().uid, "b1");
+        let error = reborn.insert_instance(instance("u3", "gone"), false).await.unwrap_err();
+        assert!(matches!(error, Error::NameUsed { .. }), "{error}");
+        assert_eq!(reborn.meta("mode").await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn what_was_unfinished_stays_behind() {
+        let snapshot = lived_in().await.export(&[]).await.unwrap();
+        assert!(snapshot.backups.iter().all(|row| row.state != BackupState::Pending));
+        assert_eq!(snapshot.backups.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn only_an_empty_catalog_is_filled() {
+        let catalog = lived_in().await;
+        let snapshot = catalog.export(&[]).await.unwrap();
+        let error = catalog.import(snapshot.clone()).await.unwrap_err();
+        assert!(matches!(error, Error::NotEmpty), "{error}");
+        assert_eq!(catalog.export(&[]).await.unwrap(), snapshot);
+    }
+
+    #[tokio::test]
+    async fn half_a_snapshot_is_never_imported() {
+        let mut snapshot = lived_in().await.export(&[]).await.unwrap();
+        snapshot.copies[0].target_uid = "unknown".to_owned();
+        let catalog = Fixture::new().await;
+        assert!(catalog.import(snapshot).await.is_err());
+        assert_eq!(catalog.count_instances().await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_newer_snapshot_is_refused_and_a_newer_field_is_not() {
+        let snapshot = lived_in().await.export(&[]).await.unwrap();
+        let mut json = serde_json::to_value(&snapshot).unwrap();
+        json["schedules"] = serde_json::json!([1]);
+        assert_eq!(serde_json::from_value::<Snapshot>(json).unwrap(), snapshot);
+
+        let newer = Snapshot { version: SNAPSHOT_VERSION + 1, ..snapshot };
+        let error = Fixture::new().await.import(newer).await.unwrap_err();
+        assert!(matches!(error, Error::NewerSnapshot { found: 2, known: 1 }), "{error}");
+    }
 }

@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Fault;
 use crate::rows::{
-    Columns, all, hex_values, insert, integer, json, one, put, read_count, read_json, read_sealed,
-    read_word, sealed,
+    Columns, all, hex_values, insert, integer, json, one, put, read_count, read_json, read_sealed, read_word, sealed,
 };
 use crate::{Catalog, Error, TargetRole};
 
@@ -50,12 +49,7 @@ impl Catalog {
     /// Adds a target and returns it as recorded. Refused: [`Error::TargetExists`], [`Error::PrimaryExists`].
     pub async fn insert_target(&self, row: TargetRow) -> Result<TargetRow, Error> {
         self.write("recording a target", move |db| {
-            let row = TargetRow {
-                updated_ms: row.created_ms,
-                resource_version: 1,
-                removed_ms: None,
-                ..row
-            };
+            let row = TargetRow { updated_ms: row.created_ms, resource_version: 1, removed_ms: None, ..row };
             check_unique(db, &row)?;
             insert(db, "targets", columns(&row)?)?;
             Ok(row)
@@ -66,15 +60,13 @@ impl Catalog {
     /// The live target of this name.
     pub async fn target_by_name(&self, name: &str) -> Result<Option<TargetRow>, Error> {
         let name = name.to_owned();
-        self.read("reading a target", move |db| by_name(db, &name))
-            .await
+        self.read("reading a target", move |db| by_name(db, &name)).await
     }
 
     /// The target of this uid, live or removed.
     pub async fn target_by_uid(&self, uid: &str) -> Result<Option<TargetRow>, Error> {
         let uid = uid.to_owned();
-        self.read("reading a target", move |db| by_uid(db, &uid))
-            .await
+        self.read("reading a target", move |db| by_uid(db, &uid)).await
     }
 
     /// The live primary target.
@@ -84,10 +76,8 @@ impl Catalog {
 
     /// All live targets: the primary, then by name.
     pub async fn targets(&self) -> Result<Vec<TargetRow>, Error> {
-        let query =
-            "SELECT * FROM targets WHERE removed_ms IS NULL ORDER BY role = 'primary' DESC, name";
-        self.read("listing targets", move |db| all(db, query, [], from_row))
-            .await
+        let query = "SELECT * FROM targets WHERE removed_ms IS NULL ORDER BY role = 'primary' DESC, name";
+        self.read("listing targets", move |db| all(db, query, [], from_row)).await
     }
 
     /// Changes a live target (not its uid) and returns it; a change that makes no difference is none. With `if_version`, only if it
@@ -106,12 +96,7 @@ impl Catalog {
         self.write("changing a target", move |db| {
             let before = live(db, &uid)?;
             if if_version.is_some_and(|version| version != before.resource_version) {
-                return Err(Error::Stale {
-                    what: "target",
-                    uid,
-                    found: before.resource_version,
-                }
-                .into());
+                return Err(Error::Stale { what: "target", uid, found: before.resource_version }.into());
             }
             let mut row = before.clone();
             change(&mut row);
@@ -130,27 +115,13 @@ impl Catalog {
     }
 
     /// Records what failed at a target, or with none that it works again.
-    pub async fn set_target_error(
-        &self,
-        uid: &str,
-        error: Option<String>,
-        now_ms: i64,
-    ) -> Result<(), Error> {
-        self.update_target(uid, None, now_ms, |row| row.last_error = error)
-            .await
-            .map(drop)
+    pub async fn set_target_error(&self, uid: &str, error: Option<String>, now_ms: i64) -> Result<(), Error> {
+        self.update_target(uid, None, now_ms, |row| row.last_error = error).await.map(drop)
     }
 
     /// Remembers the newest heads of a target (JSON).
-    pub async fn set_target_heads(
-        &self,
-        uid: &str,
-        newest_heads: String,
-        now_ms: i64,
-    ) -> Result<(), Error> {
-        self.update_target(uid, None, now_ms, |row| row.newest_heads = newest_heads)
-            .await
-            .map(drop)
+    pub async fn set_target_heads(&self, uid: &str, newest_heads: String, now_ms: i64) -> Result<(), Error> {
+        self.update_target(uid, None, now_ms, |row| row.newest_heads = newest_heads).await.map(drop)
     }
 
     /// Removes a target from the catalog; its credentials go, what it holds stays where it is.
@@ -159,19 +130,14 @@ impl Catalog {
             row.secrets.clear();
             row.removed_ms = Some(now_ms);
         };
-        self.update_target(uid, None, now_ms, change)
-            .await
-            .map(drop)
+        self.update_target(uid, None, now_ms, change).await.map(drop)
     }
 }
 
 /// Refuses a second live target of the name, and a second primary.
 fn check_unique(db: &Connection, row: &TargetRow) -> Result<(), Fault> {
     if by_name(db, &row.name)?.is_some_and(|other| other.uid != row.uid) {
-        return Err(Error::TargetExists {
-            name: row.name.clone(),
-        }
-        .into());
+        return Err(Error::TargetExists { name: row.name.clone() }.into());
     }
     match primary(db)? {
         Some(other) if row.role == TargetRole::Primary && other.uid != row.uid => {
@@ -182,40 +148,20 @@ fn check_unique(db: &Connection, row: &TargetRow) -> Result<(), Fault> {
 }
 
 fn live(db: &Connection, uid: &str) -> Result<TargetRow, Fault> {
-    let not_found = || Error::NotFound {
-        what: "target",
-        id: uid.to_owned(),
-    };
-    Ok(by_uid(db, uid)?
-        .filter(|row| row.removed_ms.is_none())
-        .ok_or_else(not_found)?)
+    let not_found = || Error::NotFound { what: "target", id: uid.to_owned() };
+    Ok(by_uid(db, uid)?.filter(|row| row.removed_ms.is_none()).ok_or_else(not_found)?)
 }
 
 pub(crate) fn by_uid(db: &Connection, uid: &str) -> Result<Option<TargetRow>, Fault> {
-    one(
-        db,
-        "SELECT * FROM targets WHERE uid = ?1",
-        params![uid],
-        from_row,
-    )
+    one(db, "SELECT * FROM targets WHERE uid = ?1", params![uid], from_row)
 }
 
 fn by_name(db: &Connection, name: &str) -> Result<Option<TargetRow>, Fault> {
-    one(
-        db,
-        "SELECT * FROM targets WHERE name = ?1 AND removed_ms IS NULL",
-        params![name],
-        from_row,
-    )
+    one(db, "SELECT * FROM targets WHERE name = ?1 AND removed_ms IS NULL", params![name], from_row)
 }
 
 fn primary(db: &Connection) -> Result<Option<TargetRow>, Fault> {
-    one(
-        db,
-        "SELECT * FROM targets WHERE role = 'primary' AND removed_ms IS NULL",
-        [],
-        from_row,
-    )
+    one(db, "SELECT * FROM targets WHERE role = 'primary' AND removed_ms IS NULL", [], from_row)
 }
 
 pub(crate) fn every(db: &Connection) -> Result<Vec<TargetRow>, Fault> {
@@ -262,4 +208,58 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<TargetRow> {
         resource_version: read_count(row, "resource_version")?,
         removed_ms: row.get("removed_ms")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{Fixture, target};
+
+    #[tokio::test]
+    async fn the_primary_comes_first_and_there_is_one() {
+        let catalog = Fixture::new().await;
+        for (uid, role) in [("c", TargetRole::Secondary), ("z", TargetRole::Primary), ("a", TargetRole::Secondary)] {
+            let row = catalog.insert_target(target(uid, role)).await.unwrap();
+            assert_eq!(row, target(uid, role));
+        }
+        let uids: Vec<_> = catalog.targets().await.unwrap().into_iter().map(|row| row.uid).collect();
+        assert_eq!(uids, ["z", "a", "c"]);
+        assert_eq!(catalog.primary_target().await.unwrap(), Some(target("z", TargetRole::Primary)));
+        let error = catalog.insert_target(target("y", TargetRole::Primary)).await.unwrap_err();
+        assert!(matches!(error, Error::PrimaryExists { ref name } if name == "target-z"), "{error}");
+        let promote = |row: &mut TargetRow| row.role = TargetRole::Primary;
+        let error = catalog.update_target("a", None, 2_000, promote).await.unwrap_err();
+        assert!(matches!(error, Error::PrimaryExists { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_name_is_free_again_after_its_target_was_removed() {
+        let catalog = Fixture::new().await;
+        let named = |uid: &str| TargetRow { name: "vault".to_owned(), ..target(uid, TargetRole::Secondary) };
+        catalog.insert_target(named("a")).await.unwrap();
+        let error = catalog.insert_target(named("b")).await.unwrap_err();
+        assert!(matches!(error, Error::TargetExists { .. }), "{error}");
+        catalog.remove_target("a", 2_000).await.unwrap();
+        let removed = catalog.target_by_uid("a").await.unwrap().unwrap();
+        assert_eq!((removed.removed_ms, removed.secrets.len()), (Some(2_000), 0));
+        catalog.insert_target(named("b")).await.unwrap();
+        assert_eq!(catalog.target_by_name("vault").await.unwrap().unwrap().uid, "b");
+    }
+
+    #[tokio::test]
+    async fn what_is_seen_at_a_target_is_remembered() {
+        let catalog = Fixture::new().await;
+        catalog.insert_target(target("a", TargetRole::Secondary)).await.unwrap();
+        catalog.set_target_error("a", Some("connection refused".to_owned()), 2_000).await.unwrap();
+        catalog.set_target_heads("a", "[7]".to_owned(), 3_000).await.unwrap();
+        let row = catalog.target_by_uid("a").await.unwrap().unwrap();
+        assert_eq!(row.last_error.as_deref(), Some("connection refused"));
+        assert_eq!((row.newest_heads.as_str(), row.resource_version, row.updated_ms), ("[7]", 3, 3_000));
+        catalog.set_target_error("a", None, 4_000).await.unwrap();
+        catalog.set_target_error("a", None, 5_000).await.unwrap();
+        let row = catalog.target_by_uid("a").await.unwrap().unwrap();
+        assert_eq!((row.last_error, row.resource_version, row.updated_ms), (None, 4, 4_000));
+        let error = catalog.set_target_error("b", None, 1).await.unwrap_err();
+        assert!(matches!(error, Error::NotFound { what: "target", .. }), "{error}");
+    }
 }

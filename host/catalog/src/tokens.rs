@@ -23,21 +23,9 @@ pub struct TokenRow {
 impl Catalog {
     /// Adds a token. Refused: [`Error::TokenExists`].
     pub async fn insert_token(&self, name: &str, hash: [u8; 32], now_ms: i64) -> Result<(), Error> {
-        let row = TokenRow {
-            name: name.to_owned(),
-            hash,
-            created_ms: now_ms,
-            last_used_ms: None,
-        };
+        let row = TokenRow { name: name.to_owned(), hash, created_ms: now_ms, last_used_ms: None };
         self.write("recording a token", move |db| {
-            if one(
-                db,
-                "SELECT * FROM tokens WHERE name = ?1",
-                params![row.name],
-                from_row,
-            )?
-            .is_some()
-            {
+            if one(db, "SELECT * FROM tokens WHERE name = ?1", params![row.name], from_row)?.is_some() {
                 return Err(Error::TokenExists { name: row.name }.into());
             }
             store(db, &row)
@@ -54,10 +42,7 @@ impl Catalog {
     pub async fn token_used(&self, name: &str, now_ms: i64) -> Result<(), Error> {
         let name = name.to_owned();
         self.write("recording the use of a token", move |db| {
-            db.execute(
-                "UPDATE tokens SET last_used_ms = ?2 WHERE name = ?1",
-                params![name, now_ms],
-            )?;
+            db.execute("UPDATE tokens SET last_used_ms = ?2 WHERE name = ?1", params![name, now_ms])?;
             Ok(())
         })
         .await
@@ -108,18 +93,10 @@ mod tests {
     async fn a_token_is_added_once_used_and_revoked() {
         let catalog = Fixture::new().await;
         catalog.insert_token("admin", [7; 32], 10).await.unwrap();
-        let error = catalog
-            .insert_token("admin", [8; 32], 11)
-            .await
-            .unwrap_err();
+        let error = catalog.insert_token("admin", [8; 32], 11).await.unwrap_err();
         assert!(matches!(error, Error::TokenExists { .. }), "{error}");
         catalog.token_used("admin", 20).await.unwrap();
-        let expected = TokenRow {
-            name: "admin".to_owned(),
-            hash: [7; 32],
-            created_ms: 10,
-            last_used_ms: Some(20),
-        };
+        let expected = TokenRow { name: "admin".to_owned(), hash: [7; 32], created_ms: 10, last_used_ms: Some(20) };
         assert_eq!(catalog.tokens().await.unwrap(), [expected]);
         assert!(catalog.revoke_token("admin").await.unwrap());
         assert!(!catalog.revoke_token("admin").await.unwrap());
