@@ -49,11 +49,7 @@ pub struct Attempt {
 impl Attempt {
     /// Names an operation.
     pub fn new(operation: Operation, path: impl Into<String>, location: impl Into<String>) -> Self {
-        Self {
-            operation,
-            path: path.into(),
-            location: location.into(),
-        }
+        Self { operation, path: path.into(), location: location.into() }
     }
 }
 
@@ -263,38 +259,23 @@ pub enum Error {
 impl Error {
     /// A URL that names no place; what may hold a secret in it is left out.
     pub(crate) fn bad_url(url: &str, reason: impl Into<String>) -> Self {
-        Self::BadUrl {
-            url: without_secrets(url),
-            reason: reason.into(),
-        }
+        Self::BadUrl { url: without_secrets(url), reason: reason.into() }
     }
 
     /// A setting that cannot be used.
     pub(crate) fn bad_setting(name: &str, reason: impl Into<String>) -> Self {
-        Self::BadSetting {
-            name: name.to_owned(),
-            reason: reason.into(),
-        }
+        Self::BadSetting { name: name.to_owned(), reason: reason.into() }
     }
 
     /// A failed step on the file system.
     pub(crate) fn file(attempt: Attempt, step: &'static str, source: std::io::Error) -> Self {
         use std::io::ErrorKind;
         match source.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full {
-                attempt,
-                detail: source.to_string(),
-            },
-            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Self::Denied {
-                attempt,
-                denial: Denial::FileSystem,
-                detail: format!("{step}: {source}"),
-            },
-            _ => Self::Io {
-                attempt,
-                step,
-                source,
-            },
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full { attempt, detail: source.to_string() },
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                Self::Denied { attempt, denial: Denial::FileSystem, detail: format!("{step}: {source}") }
+            }
+            _ => Self::Io { attempt, step, source },
         }
     }
 
@@ -304,14 +285,8 @@ impl Error {
             Self::NotFound { .. } => "not-found",
             Self::NoBucket { .. } => "bucket-not-found",
             Self::WrongRegion { .. } => "wrong-region",
-            Self::Denied {
-                denial: Denial::Credentials,
-                ..
-            } => "credentials-refused",
-            Self::Denied {
-                denial: Denial::Clock,
-                ..
-            } => "clock-skew",
+            Self::Denied { denial: Denial::Credentials, .. } => "credentials-refused",
+            Self::Denied { denial: Denial::Clock, .. } => "clock-skew",
             Self::Denied { .. } => "access-denied",
             Self::Untrusted { .. } => "certificate-untrusted",
             Self::Unreachable { .. } => "storage-unreachable",
@@ -340,31 +315,18 @@ impl Error {
                     "Create the bucket {bucket}, or correct its name in the URL; buckets are not made by Holdfast."
                 ));
             }
-            Self::WrongRegion {
-                region: Some(region),
-                ..
-            } => return Some(format!("Put `region={region}` into the URL.")),
+            Self::WrongRegion { region: Some(region), .. } => {
+                return Some(format!("Put `region={region}` into the URL."));
+            }
             Self::WrongRegion { .. } => "Put the bucket's region into the URL, as `region=…`.",
-            Self::Denied {
-                denial: Denial::Credentials,
-                ..
-            } => {
+            Self::Denied { denial: Denial::Credentials, .. } => {
                 "Check the settings `access-key` and `secret-key`, and that the keys are still valid."
             }
-            Self::Denied {
-                denial: Denial::Permission,
-                ..
-            } => {
+            Self::Denied { denial: Denial::Permission, .. } => {
                 "Allow these keys to get, put and delete objects below the prefix and to list the bucket (s3:GetObject, s3:PutObject, s3:DeleteObject, s3:ListBucket)."
             }
-            Self::Denied {
-                denial: Denial::Clock,
-                ..
-            } => "Set this machine's clock, best by NTP.",
-            Self::Denied {
-                denial: Denial::FileSystem,
-                ..
-            } => {
+            Self::Denied { denial: Denial::Clock, .. } => "Set this machine's clock, best by NTP.",
+            Self::Denied { denial: Denial::FileSystem, .. } => {
                 "Let the user that Holdfast runs as own this directory, and check that it is mounted read-write."
             }
             Self::Untrusted { .. } => {
@@ -380,12 +342,8 @@ impl Error {
             Self::Full { .. } => {
                 "Free space there or raise the quota; deleting backups works on a full disk too. Then try again."
             }
-            Self::Io { .. } => {
-                "Look into the kernel's log for faults of this disk or mount before trusting it again."
-            }
-            Self::Corrupt { .. } => {
-                "Try again; if it stays so, suspect this machine's memory or a proxy on the way."
-            }
+            Self::Io { .. } => "Look into the kernel's log for faults of this disk or mount before trusting it again.",
+            Self::Corrupt { .. } => "Try again; if it stays so, suspect this machine's memory or a proxy on the way.",
             Self::Protocol { .. } => {
                 "Check that the endpoint is an S3 service and not a proxy's or a console's address."
             }
@@ -402,10 +360,7 @@ impl Error {
             Self::BadSetting { .. } => {
                 "An S3 target takes `access-key`, `secret-key` and, if need be, `session-token`; a directory takes none."
             }
-            Self::NotFound { .. }
-            | Self::TooLarge { .. }
-            | Self::BadPath { .. }
-            | Self::Stopped { .. } => return None,
+            Self::NotFound { .. } | Self::TooLarge { .. } | Self::BadPath { .. } | Self::Stopped { .. } => return None,
         };
         Some(hint.to_owned())
     }
@@ -430,21 +385,14 @@ fn without_secrets(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return printable(url);
     };
-    let (host, path) = rest
-        .split_once('/')
-        .map_or((rest, String::new()), |(host, path)| {
-            (host, format!("/{path}"))
-        });
+    let (host, path) = rest.split_once('/').map_or((rest, String::new()), |(host, path)| (host, format!("/{path}")));
     let host = host.rsplit('@').next().unwrap_or_default();
     printable(&format!("{scheme}://{host}{path}"))
 }
 
 /// Foreign text as it may be shown: one line, no control characters, at most 300 characters.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(300)
-        .collect()
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
 }
 
 #[cfg(test)]
@@ -453,11 +401,7 @@ mod tests {
 
     #[test]
     fn urls_are_shown_without_user_password_and_query() {
-        let shown = Error::bad_url(
-            "s3://AK:topsecret@bucket/prefix?secret-key=hidden",
-            "has a user",
-        )
-        .to_string();
+        let shown = Error::bad_url("s3://AK:topsecret@bucket/prefix?secret-key=hidden", "has a user").to_string();
         assert_eq!(shown, "s3://bucket/prefix is not a storage URL: has a user");
     }
 
@@ -470,26 +414,16 @@ mod tests {
     #[test]
     fn a_full_disk_is_told_apart_and_not_tried_again() {
         let attempt = Attempt::new(Operation::Put, "packs/aa", "file:///srv");
-        let error = Error::file(
-            attempt,
-            "writing",
-            std::io::Error::from(std::io::ErrorKind::StorageFull),
-        );
+        let error = Error::file(attempt, "writing", std::io::Error::from(std::io::ErrorKind::StorageFull));
         assert_eq!(error.code(), "storage-full");
         assert!(error.is_permanent());
         assert!(error.hint().is_some());
-        assert!(
-            error
-                .to_string()
-                .starts_with("cannot write packs/aa at file:///srv: no room is left")
-        );
+        assert!(error.to_string().starts_with("cannot write packs/aa at file:///srv: no room is left"));
     }
 
     #[test]
     fn a_failed_sync_is_permanent() {
         let attempt = Attempt::new(Operation::Put, "packs/aa", "file:///srv");
-        assert!(
-            Error::file(attempt, "fdatasync", std::io::Error::from_raw_os_error(5)).is_permanent()
-        );
+        assert!(Error::file(attempt, "fdatasync", std::io::Error::from_raw_os_error(5)).is_permanent());
     }
 }

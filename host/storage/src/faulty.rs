@@ -47,21 +47,10 @@ impl Kind {
         match self {
             Self::Unreachable => Error::Unreachable { attempt, detail },
             Self::Busy => Error::Busy { attempt, detail },
-            Self::Stalled => Error::Stalled {
-                attempt,
-                limit: Duration::ZERO,
-            },
-            Self::Denied => Error::Denied {
-                attempt,
-                denial: Denial::Credentials,
-                detail,
-            },
+            Self::Stalled => Error::Stalled { attempt, limit: Duration::ZERO },
+            Self::Denied => Error::Denied { attempt, denial: Denial::Credentials, detail },
             Self::Full => Error::Full { attempt, detail },
-            Self::Io => Error::Io {
-                attempt,
-                step: "injected fault",
-                source: rustix::io::Errno::IO.into(),
-            },
+            Self::Io => Error::Io { attempt, step: "injected fault", source: rustix::io::Errno::IO.into() },
         }
     }
 }
@@ -96,20 +85,12 @@ pub struct Rule {
 impl Rule {
     /// Calls of one operation on paths that begin with `prefix`.
     pub fn on(operation: Operation, prefix: &str) -> Matching {
-        Matching {
-            operation: Some(operation),
-            prefix: prefix.to_owned(),
-            skip: 0,
-        }
+        Matching { operation: Some(operation), prefix: prefix.to_owned(), skip: 0 }
     }
 
     /// Calls of any operation on paths that begin with `prefix`.
     pub fn any(prefix: &str) -> Matching {
-        Matching {
-            operation: None,
-            prefix: prefix.to_owned(),
-            skip: 0,
-        }
+        Matching { operation: None, prefix: prefix.to_owned(), skip: 0 }
     }
 
     /// A listing meets a rule if it could show objects with the rule's prefix.
@@ -134,10 +115,7 @@ impl Matching {
     /// Lets the first `count` matching calls through.
     #[must_use]
     pub fn skipping(self, count: u64) -> Self {
-        Self {
-            skip: count,
-            ..self
-        }
+        Self { skip: count, ..self }
     }
 
     /// The fault strikes one call.
@@ -147,13 +125,7 @@ impl Matching {
 
     /// The fault strikes this many calls.
     pub fn times(self, times: u64, fault: Fault) -> Rule {
-        Rule {
-            operation: self.operation,
-            prefix: self.prefix,
-            skip: self.skip,
-            times,
-            fault,
-        }
+        Rule { operation: self.operation, prefix: self.prefix, skip: self.skip, times, fault }
     }
 
     /// The fault strikes until [`Faults::clear`].
@@ -181,13 +153,7 @@ impl Faults {
     /// Wraps a store: the faulty one, and the handle that says how.
     pub fn over(inner: Arc<dyn Storage>) -> (Arc<dyn Storage>, Self) {
         let faults = Self::default();
-        (
-            Arc::new(Faulty {
-                inner,
-                faults: faults.clone(),
-            }),
-            faults,
-        )
+        (Arc::new(Faulty { inner, faults: faults.clone() }), faults)
     }
 
     /// Adds a rule behind those that are there.
@@ -209,11 +175,7 @@ impl Faults {
     /// Waits until at least `count` calls are blocked.
     pub async fn blocked(&self, count: usize) {
         // It ends with an error only if the sender is gone, and we hold it.
-        let _ = self
-            .gate
-            .subscribe()
-            .wait_for(|gate| gate.waiting >= count)
-            .await;
+        let _ = self.gate.subscribe().wait_for(|gate| gate.waiting >= count).await;
     }
 
     /// All calls so far, in the order in which they began.
@@ -227,31 +189,20 @@ impl Faults {
         // Read under the rules' lock: a release that comes after the rule struck is never missed.
         let mut rules = lock(&self.rules);
         let releases = self.gate.borrow().releases;
-        rules
-            .iter_mut()
-            .filter(|rule| rule.matches(operation, path))
-            .find_map(|rule| {
-                if rule.skip > 0 {
-                    rule.skip -= 1;
-                    return None;
-                }
-                rule.times = rule.times.checked_sub(1)?;
-                Some(Strike {
-                    fault: rule.fault,
-                    prefix: rule.prefix.clone(),
-                    releases,
-                })
-            })
+        rules.iter_mut().filter(|rule| rule.matches(operation, path)).find_map(|rule| {
+            if rule.skip > 0 {
+                rule.skip -= 1;
+                return None;
+            }
+            rule.times = rule.times.checked_sub(1)?;
+            Some(Strike { fault: rule.fault, prefix: rule.prefix.clone(), releases })
+        })
     }
 
     /// Waits for a release after the given one.
     async fn wait(&self, releases: u64) {
         let _waiting = Waiting::new(self);
-        let _ = self
-            .gate
-            .subscribe()
-            .wait_for(|gate| gate.releases > releases)
-            .await;
+        let _ = self.gate.subscribe().wait_for(|gate| gate.releases > releases).await;
     }
 }
 
@@ -301,15 +252,8 @@ impl Faulty {
     async fn enter(&self, operation: Operation, path: &str) -> Result<Option<Strike>, Error> {
         let strike = self.faults.strike(operation, path);
         match &strike {
-            Some(Strike {
-                fault: Fault::Fail(kind),
-                ..
-            }) => Err(kind.error(self.attempt(operation, path))),
-            Some(Strike {
-                fault: Fault::Block,
-                releases,
-                ..
-            }) => {
+            Some(Strike { fault: Fault::Fail(kind), .. }) => Err(kind.error(self.attempt(operation, path))),
+            Some(Strike { fault: Fault::Block, releases, .. }) => {
                 self.faults.wait(*releases).await;
                 Ok(None)
             }
@@ -318,17 +262,9 @@ impl Faulty {
     }
 
     /// Loses the acknowledgement of what was done, if that is the fault.
-    fn leave<T>(
-        &self,
-        operation: Operation,
-        path: &str,
-        strike: Option<Strike>,
-        done: T,
-    ) -> Result<T, Error> {
+    fn leave<T>(&self, operation: Operation, path: &str, strike: Option<Strike>, done: T) -> Result<T, Error> {
         match strike.map(|strike| strike.fault) {
-            Some(Fault::FailAfterwards(kind) | Fault::Tear(_, kind)) => {
-                Err(kind.error(self.attempt(operation, path)))
-            }
+            Some(Fault::FailAfterwards(kind) | Fault::Tear(_, kind)) => Err(kind.error(self.attempt(operation, path))),
             _ => Ok(done),
         }
     }
@@ -337,10 +273,7 @@ impl Faulty {
 /// What a write keeps of its bytes.
 fn torn(bytes: Bytes, strike: Option<&Strike>) -> Bytes {
     match strike {
-        Some(Strike {
-            fault: Fault::Tear(kept, _),
-            ..
-        }) => bytes.slice(..(*kept).min(bytes.len())),
+        Some(Strike { fault: Fault::Tear(kept, _), .. }) => bytes.slice(..(*kept).min(bytes.len())),
         _ => bytes,
     }
 }
@@ -364,16 +297,11 @@ impl Storage for Faulty {
     async fn get(&self, path: &str, range: Option<Range<u64>>) -> Result<Bytes, Error> {
         let strike = self.enter(Operation::Get, path).await?;
         if is_hidden(strike.as_ref()) {
-            return Err(Error::NotFound {
-                location: self.location(),
-                path: path.to_owned(),
-            });
+            return Err(Error::NotFound { location: self.location(), path: path.to_owned() });
         }
         let bytes = self.inner.get(path, range).await?;
         match &strike {
-            Some(Strike {
-                fault: Fault::Flip, ..
-            }) => Ok(flipped(&bytes)),
+            Some(Strike { fault: Fault::Flip, .. }) => Ok(flipped(&bytes)),
             _ => self.leave(Operation::Get, path, strike, bytes),
         }
     }
@@ -386,10 +314,7 @@ impl Storage for Faulty {
 
     async fn put_if_absent(&self, path: &str, bytes: Bytes) -> Result<bool, Error> {
         let strike = self.enter(Operation::PutIfAbsent, path).await?;
-        let written = self
-            .inner
-            .put_if_absent(path, torn(bytes, strike.as_ref()))
-            .await?;
+        let written = self.inner.put_if_absent(path, torn(bytes, strike.as_ref())).await?;
         self.leave(Operation::PutIfAbsent, path, strike, written)
     }
 
@@ -405,12 +330,7 @@ impl Storage for Faulty {
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, Error> {
         let strike = self.enter(Operation::List, prefix).await?;
         let mut listed = self.inner.list(prefix).await?;
-        if let Some(Strike {
-            fault: Fault::Hide,
-            prefix,
-            ..
-        }) = &strike
-        {
+        if let Some(Strike { fault: Fault::Hide, prefix, .. }) = &strike {
             listed.retain(|object| !object.path.starts_with(prefix));
         }
         self.leave(Operation::List, prefix, strike, listed)

@@ -88,10 +88,7 @@ pub fn open(url: &str, settings: &Settings) -> Result<Arc<dyn Storage>, Error> {
         Some("file") => Ok(Arc::new(Local::open(url, settings)?)),
         Some("s3") => {
             let store = S3::open(url, settings)?;
-            Ok(Arc::new(Retrying::new(
-                Arc::new(store),
-                Patience::default(),
-            )))
+            Ok(Arc::new(Retrying::new(Arc::new(store), Patience::default())))
         }
         _ => Err(Error::bad_url(url, "its scheme is not one of `file`, `s3`")),
     }

@@ -32,12 +32,8 @@ impl Local {
     /// The store below `root`, an absolute path.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
-        let location = Url::from_file_path(&root)
-            .map_or_else(|()| format!("file://{}", root.display()), String::from);
-        Self {
-            tree: Arc::new(Tree::new(root)),
-            location,
-        }
+        let location = Url::from_file_path(&root).map_or_else(|()| format!("file://{}", root.display()), String::from);
+        Self { tree: Arc::new(Tree::new(root)), location }
     }
 
     pub(crate) fn open(url: &str, settings: &Settings) -> Result<Self, Error> {
@@ -69,37 +65,24 @@ impl Local {
     }
 
     async fn write(&self, attempt: Attempt, bytes: Bytes, placing: Placing) -> Result<bool, Error> {
-        self.run(attempt, move |tree, path| tree.write(path, &bytes, placing))
-            .await
+        self.run(attempt, move |tree, path| tree.write(path, &bytes, placing)).await
     }
 }
 
 /// The directory that a `file:` URL names.
 fn root_of(url: &str) -> Result<PathBuf, Error> {
     let bad = |reason: &str| Error::bad_url(url, reason);
-    let path = url
-        .strip_prefix("file://")
-        .ok_or_else(|| bad("its scheme is not `file`"))?;
+    let path = url.strip_prefix("file://").ok_or_else(|| bad("its scheme is not `file`"))?;
     if path.contains(['?', '#']) {
         return Err(bad("a directory takes no options"));
     }
-    let path = percent_decode_str(path)
-        .decode_utf8()
-        .map_err(|_| bad("its path is not UTF-8"))?;
+    let path = percent_decode_str(path).decode_utf8().map_err(|_| bad("its path is not UTF-8"))?;
     let root = PathBuf::from(path.trim_end_matches('/'));
     if path.contains('\0') || !path.starts_with('/') {
-        return Err(bad(
-            "its path must be absolute, as in `file:///srv/backups`",
-        ));
+        return Err(bad("its path must be absolute, as in `file:///srv/backups`"));
     }
-    if !root.is_absolute()
-        || root
-            .components()
-            .any(|part| part == std::path::Component::ParentDir)
-    {
-        return Err(bad(
-            "its path must name a directory below `/`, without `..`",
-        ));
+    if !root.is_absolute() || root.components().any(|part| part == std::path::Component::ParentDir) {
+        return Err(bad("its path must name a directory below `/`, without `..`"));
     }
     Ok(root)
 }
@@ -107,50 +90,31 @@ fn root_of(url: &str) -> Result<PathBuf, Error> {
 #[async_trait]
 impl Storage for Local {
     async fn get(&self, path: &str, range: Option<Range<u64>>) -> Result<Bytes, Error> {
-        self.run(self.attempt(Operation::Get, path), |tree, path| {
-            tree.read(path, range)
-        })
-        .await
+        self.run(self.attempt(Operation::Get, path), |tree, path| tree.read(path, range)).await
     }
 
     async fn put(&self, path: &str, bytes: Bytes) -> Result<(), Error> {
-        self.write(
-            self.attempt(Operation::Put, path),
-            bytes,
-            Placing::Replacing,
-        )
-        .await
-        .map(|_| ())
+        self.write(self.attempt(Operation::Put, path), bytes, Placing::Replacing).await.map(|_| ())
     }
 
     async fn put_if_absent(&self, path: &str, bytes: Bytes) -> Result<bool, Error> {
-        self.write(
-            self.attempt(Operation::PutIfAbsent, path),
-            bytes,
-            Placing::OnlyIfAbsent,
-        )
-        .await
+        self.write(self.attempt(Operation::PutIfAbsent, path), bytes, Placing::OnlyIfAbsent).await
     }
 
     async fn head(&self, path: &str) -> Result<Option<u64>, Error> {
-        self.run(self.attempt(Operation::Head, path), Tree::length)
-            .await
+        self.run(self.attempt(Operation::Head, path), Tree::length).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, Error> {
-        self.run(self.attempt(Operation::List, prefix), Tree::list)
-            .await
+        self.run(self.attempt(Operation::List, prefix), Tree::list).await
     }
 
     async fn delete(&self, path: &str) -> Result<(), Error> {
-        self.run(self.attempt(Operation::Delete, path), Tree::remove)
-            .await
+        self.run(self.attempt(Operation::Delete, path), Tree::remove).await
     }
 
     fn traits(&self) -> Traits {
-        Traits {
-            conditional_writes: true,
-        }
+        Traits { conditional_writes: true }
     }
 
     fn location(&self) -> String {
@@ -164,14 +128,8 @@ mod tests {
 
     #[test]
     fn a_url_names_an_absolute_directory() {
-        assert_eq!(
-            root_of("file:///srv/backups/").unwrap(),
-            PathBuf::from("/srv/backups")
-        );
-        assert_eq!(
-            root_of("file:///srv/my%20disk").unwrap(),
-            PathBuf::from("/srv/my disk")
-        );
+        assert_eq!(root_of("file:///srv/backups/").unwrap(), PathBuf::from("/srv/backups"));
+        assert_eq!(root_of("file:///srv/my%20disk").unwrap(), PathBuf::from("/srv/my disk"));
         for bad in [
             "file://srv/backups",
             "file:///",
@@ -189,9 +147,6 @@ mod tests {
     fn a_directory_takes_no_settings() {
         let settings = Settings::from([("access-key".to_owned(), "hidden".to_owned())]);
         let error = Local::open("file:///srv/backups", &settings).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the setting `access-key` is unknown here; there are none"
-        );
+        assert_eq!(error.to_string(), "the setting `access-key` is unknown here; there are none");
     }
 }

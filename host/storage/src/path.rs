@@ -15,28 +15,14 @@ pub(crate) const TEMPORARY: &str = "tmp";
 
 /// Refuses a path that no object may have.
 pub(crate) fn check(attempt: &Attempt) -> Result<(), Error> {
-    fault(&attempt.path).map_or(Ok(()), |reason| {
-        Err(Error::BadPath {
-            attempt: attempt.clone(),
-            reason,
-        })
-    })
+    fault(&attempt.path).map_or(Ok(()), |reason| Err(Error::BadPath { attempt: attempt.clone(), reason }))
 }
 
 /// Refuses a prefix that no object's path can have. Unlike a path it may be empty, and end anywhere.
 pub(crate) fn check_prefix(attempt: &Attempt) -> Result<(), Error> {
     let whole = attempt.path.strip_suffix('/').unwrap_or(&attempt.path);
-    let reason = if whole.is_empty() && attempt.path.is_empty() {
-        None
-    } else {
-        shape_fault(whole)
-    };
-    reason.map_or(Ok(()), |reason| {
-        Err(Error::BadPath {
-            attempt: attempt.clone(),
-            reason,
-        })
-    })
+    let reason = if whole.is_empty() && attempt.path.is_empty() { None } else { shape_fault(whole) };
+    reason.map_or(Ok(()), |reason| Err(Error::BadPath { attempt: attempt.clone(), reason }))
 }
 
 /// Whether an object may have this path.
@@ -64,9 +50,7 @@ fn part_fault(part: &str) -> Option<&'static str> {
         "" => Some("has an empty part, or begins or ends with `/`"),
         "." | ".." => Some("has a part that is `.` or `..`"),
         _ if part.len() > PART_BYTES_MAX => Some("has a part of more than 255 bytes"),
-        _ if !part.bytes().all(is_allowed) => {
-            Some("has characters other than letters, digits and `.`, `_`, `-`, `/`")
-        }
+        _ if !part.bytes().all(is_allowed) => Some("has characters other than letters, digits and `.`, `_`, `-`, `/`"),
         _ => None,
     }
 }
@@ -83,8 +67,8 @@ mod tests {
     #[test]
     fn paths_that_leave_the_root_or_mean_two_things_are_refused() {
         for bad in [
-            "", "/", "/a", "a/", "a//b", ".", "..", "a/../b", "../a", "a/./b", "a b", "a\\b", "ä",
-            "a\0b", "tmp", "tmp/a",
+            "", "/", "/a", "a/", "a//b", ".", "..", "a/../b", "../a", "a/./b", "a b", "a\\b", "ä", "a\0b", "tmp",
+            "tmp/a",
         ] {
             assert!(!is_valid(bad), "{bad:?}");
         }
@@ -94,15 +78,9 @@ mod tests {
 
     #[test]
     fn the_repository_s_paths_are_allowed() {
-        for good in [
-            "repository.json",
-            "RECOVER.txt",
-            "domains/0a/packs/aa/00ff",
-            "keyring/1.age",
-            "a/tmp/b",
-            "..a",
-            "tmpx",
-        ] {
+        for good in
+            ["repository.json", "RECOVER.txt", "domains/0a/packs/aa/00ff", "keyring/1.age", "a/tmp/b", "..a", "tmpx"]
+        {
             assert!(is_valid(good), "{good:?}");
         }
     }

@@ -22,12 +22,7 @@ const LISTING_WAIT: Duration = Duration::from_millis(500);
 pub async fn probe(storage: &dyn Storage) -> Result<Traits, Error> {
     let scratch = format!("probe/{}", random::name());
     let path = format!("{scratch}/object");
-    let outcome = Trial {
-        storage,
-        path: &path,
-    }
-    .run(&scratch)
-    .await;
+    let outcome = Trial { storage, path: &path }.run(&scratch).await;
     if outcome.is_err() {
         // The first error is the one to tell.
         let _ = storage.delete(&path).await;
@@ -43,20 +38,15 @@ struct Trial<'a> {
 
 impl Trial<'_> {
     async fn run(&self, scratch: &str) -> Result<Traits, Error> {
-        let (first, second) = (
-            Bytes::from_static(b"holdfast probe, first"),
-            Bytes::from_static(b"holdfast probe, second"),
-        );
+        let (first, second) =
+            (Bytes::from_static(b"holdfast probe, first"), Bytes::from_static(b"holdfast probe, second"));
         self.storage.put(self.path, first.clone()).await?;
         self.holds(&first).await?;
         self.is_listed(first.len() as u64).await?;
         self.storage.put(self.path, second.clone()).await?;
         self.holds(&second).await?;
         let replaced = self.storage.put_if_absent(self.path, first).await?;
-        self.expect(
-            !replaced,
-            "a write that must not replace claims to have written where an object was",
-        )?;
+        self.expect(!replaced, "a write that must not replace claims to have written where an object was")?;
         self.holds(&second).await?;
         let conditional_writes = self.storage.try_conditional_writes(scratch).await?;
         self.storage.delete(self.path).await?;
@@ -68,10 +58,7 @@ impl Trial<'_> {
         if holds {
             return Ok(());
         }
-        Err(Error::Misbehaves {
-            location: self.storage.location(),
-            detail: otherwise.to_owned(),
-        })
+        Err(Error::Misbehaves { location: self.storage.location(), detail: otherwise.to_owned() })
     }
 
     async fn holds(&self, bytes: &Bytes) -> Result<(), Error> {
@@ -81,15 +68,9 @@ impl Trial<'_> {
             "an object that was just written has another length, or is missing",
         )?;
         let whole = self.storage.get(self.path, None).await?;
-        self.expect(
-            whole == *bytes,
-            "an object that was just written has other bytes",
-        )?;
+        self.expect(whole == *bytes, "an object that was just written has other bytes")?;
         let range = self.storage.get(self.path, Some(9..14)).await?;
-        self.expect(
-            range == bytes[9..14],
-            "a range of an object has other bytes than the object",
-        )
+        self.expect(range == bytes[9..14], "a range of an object has other bytes than the object")
     }
 
     /// A listing may lag a little, but not for ever: recovery finds the newest state by it.
@@ -99,28 +80,16 @@ impl Trial<'_> {
                 tokio::time::sleep(LISTING_WAIT).await;
             }
             let listed = self.storage.list(self.path).await?;
-            if listed
-                .iter()
-                .any(|object| object.path == self.path && object.length == length)
-            {
+            if listed.iter().any(|object| object.path == self.path && object.length == length) {
                 return Ok(());
             }
         }
-        self.expect(
-            false,
-            "an object that was written does not appear in the listing",
-        )
+        self.expect(false, "an object that was written does not appear in the listing")
     }
 
     async fn is_gone(&self) -> Result<(), Error> {
-        self.expect(
-            self.storage.head(self.path).await?.is_none(),
-            "an object that was just deleted is still there",
-        )?;
-        let absent = matches!(
-            self.storage.get(self.path, None).await,
-            Err(Error::NotFound { .. })
-        );
+        self.expect(self.storage.head(self.path).await?.is_none(), "an object that was just deleted is still there")?;
+        let absent = matches!(self.storage.get(self.path, None).await, Err(Error::NotFound { .. }));
         self.expect(absent, "an object that was just deleted can still be read")
     }
 }

@@ -34,8 +34,7 @@ mod tests {
     #[test]
     fn jitter_stays_within_its_bounds_and_moves() {
         let whole = Duration::from_secs(2);
-        let waits: std::collections::BTreeSet<Duration> =
-            (0..100).map(|_| jittered(whole)).collect();
+        let waits: std::collections::BTreeSet<Duration> = (0..100).map(|_| jittered(whole)).collect();
         assert!(waits.iter().all(|wait| (whole / 2..=whole).contains(wait)));
         assert!(waits.len() > 1);
     }

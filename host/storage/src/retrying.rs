@@ -49,16 +49,12 @@ impl Default for Patience {
 impl Patience {
     /// What an attempt that moves this many bytes may take.
     fn limit(&self, bytes: u64) -> Duration {
-        self.attempt.saturating_add(Duration::from_secs(
-            bytes / self.slowest_bytes_per_second.max(1),
-        ))
+        self.attempt.saturating_add(Duration::from_secs(bytes / self.slowest_bytes_per_second.max(1)))
     }
 
     /// Wait after the given attempt, counted from 1, before jitter.
     fn wait(&self, attempt: u32) -> Duration {
-        self.first_wait
-            .saturating_mul(1 << attempt.saturating_sub(1).min(20))
-            .min(self.longest_wait)
+        self.first_wait.saturating_mul(1 << attempt.saturating_sub(1).min(20)).min(self.longest_wait)
     }
 }
 
@@ -88,10 +84,7 @@ impl Retrying {
             let error = match tokio::time::timeout(limit, call()).await {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(error)) => error,
-                Err(_) => Error::Stalled {
-                    attempt: attempt.clone(),
-                    limit,
-                },
+                Err(_) => Error::Stalled { attempt: attempt.clone(), limit },
             };
             if error.is_permanent() || tried >= self.patience.attempts {
                 return Err(error);
@@ -110,20 +103,18 @@ impl Retrying {
 #[async_trait]
 impl Storage for Retrying {
     async fn get(&self, path: &str, range: Option<Range<u64>>) -> Result<Bytes, Error> {
-        let expected = range.as_ref().map_or(OBJECT_BYTES_MAX, |range| {
-            range.end.saturating_sub(range.start).min(OBJECT_BYTES_MAX)
-        });
+        let expected = range
+            .as_ref()
+            .map_or(OBJECT_BYTES_MAX, |range| range.end.saturating_sub(range.start).min(OBJECT_BYTES_MAX));
         let limit = self.patience.limit(expected);
         let call = || self.inner.get(path, range.clone());
-        self.persist(self.attempt(Operation::Get, path), limit, call)
-            .await
+        self.persist(self.attempt(Operation::Get, path), limit, call).await
     }
 
     async fn put(&self, path: &str, bytes: Bytes) -> Result<(), Error> {
         let limit = self.patience.limit(bytes.len() as u64);
         let call = || self.inner.put(path, bytes.clone());
-        self.persist(self.attempt(Operation::Put, path), limit, call)
-            .await
+        self.persist(self.attempt(Operation::Put, path), limit, call).await
     }
 
     async fn put_if_absent(&self, path: &str, bytes: Bytes) -> Result<bool, Error> {
@@ -133,9 +124,7 @@ impl Storage for Retrying {
             attempts.fetch_add(1, Ordering::Relaxed);
             self.inner.put_if_absent(path, bytes.clone())
         };
-        let written = self
-            .persist(self.attempt(Operation::PutIfAbsent, path), limit, call)
-            .await?;
+        let written = self.persist(self.attempt(Operation::PutIfAbsent, path), limit, call).await?;
         if written || attempts.into_inner() == 1 {
             return Ok(written);
         }
@@ -149,32 +138,17 @@ impl Storage for Retrying {
 
     async fn head(&self, path: &str) -> Result<Option<u64>, Error> {
         let call = || self.inner.head(path);
-        self.persist(
-            self.attempt(Operation::Head, path),
-            self.patience.attempt,
-            call,
-        )
-        .await
+        self.persist(self.attempt(Operation::Head, path), self.patience.attempt, call).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, Error> {
         let call = || self.inner.list(prefix);
-        self.persist(
-            self.attempt(Operation::List, prefix),
-            self.patience.listing,
-            call,
-        )
-        .await
+        self.persist(self.attempt(Operation::List, prefix), self.patience.listing, call).await
     }
 
     async fn delete(&self, path: &str) -> Result<(), Error> {
         let call = || self.inner.delete(path);
-        self.persist(
-            self.attempt(Operation::Delete, path),
-            self.patience.attempt,
-            call,
-        )
-        .await
+        self.persist(self.attempt(Operation::Delete, path), self.patience.attempt, call).await
     }
 
     fn traits(&self) -> Traits {
@@ -187,12 +161,7 @@ impl Storage for Retrying {
 
     async fn try_conditional_writes(&self, scratch: &str) -> Result<bool, Error> {
         let call = || self.inner.try_conditional_writes(scratch);
-        self.persist(
-            self.attempt(Operation::PutIfAbsent, scratch),
-            self.patience.listing,
-            call,
-        )
-        .await
+        self.persist(self.attempt(Operation::PutIfAbsent, scratch), self.patience.listing, call).await
     }
 }
 
@@ -207,20 +176,15 @@ mod tests {
             longest_wait: Duration::from_secs(5),
             ..Patience::default()
         };
-        let waits: Vec<u64> = (1..=5)
-            .map(|attempt| patience.wait(attempt).as_secs())
-            .collect();
+        let waits: Vec<u64> = (1..=5).map(|attempt| patience.wait(attempt).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 5, 5]);
         assert_eq!(patience.wait(u32::MAX), Duration::from_secs(5));
     }
 
     #[test]
     fn an_attempt_gets_time_for_its_bytes() {
-        let patience = Patience {
-            attempt: Duration::from_secs(10),
-            slowest_bytes_per_second: 1000,
-            ..Patience::default()
-        };
+        let patience =
+            Patience { attempt: Duration::from_secs(10), slowest_bytes_per_second: 1000, ..Patience::default() };
         assert_eq!(patience.limit(5000), Duration::from_secs(15));
     }
 }

@@ -7,8 +7,10 @@
 
 mod address;
 mod client;
+mod contest;
 mod failure;
 mod resolver;
+mod write;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,21 +18,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
-use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode};
+use aws_sdk_s3::types::ChecksumMode;
 use bytes::{Bytes, BytesMut};
-use futures_util::future::join_all;
-use md5::{Digest, Md5};
 
 use crate::error::{Attempt, Error, Operation};
 use crate::{Listed, OBJECT_BYTES_MAX, Settings, Storage, Traits, path};
 use address::{Address, Checksum};
 use failure::Asked;
+use write::Sent;
 
-/// Writers that are let loose on one new object to see whether exactly one wins.
-const CONTENDERS: usize = 8;
-/// How often.
-const CONTESTS: usize = 3;
 /// Most pages of a listing, 1,000 objects each: an endless listing ends in an error, not in our memory.
 const PAGES_MAX: usize = 20_000;
 
@@ -47,18 +43,8 @@ pub struct S3 {
 
 impl std::fmt::Debug for S3 {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("S3")
-            .field("location", &self.location)
-            .finish_non_exhaustive()
+        f.debug_struct("S3").field("location", &self.location).finish_non_exhaustive()
     }
-}
-
-/// What became of a PUT.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sent {
-    Stored,
-    /// An object is there, and may not be replaced.
-    Occupied,
 }
 
 impl S3 {
@@ -69,13 +55,7 @@ impl S3 {
         let address = Address::parse(url)?;
         let client = client::new(&address, settings)?;
         let location = address.location();
-        Ok(Self {
-            client,
-            address,
-            location,
-            proven: AtomicBool::new(false),
-            unconditional: AtomicBool::new(false),
-        })
+        Ok(Self { client, address, location, proven: AtomicBool::new(false), unconditional: AtomicBool::new(false) })
     }
 
     fn attempt(&self, operation: Operation, path: &str) -> Result<Attempt, Error> {
@@ -88,151 +68,19 @@ impl S3 {
     }
 
     fn asked(&self, attempt: Attempt) -> Asked<'_> {
-        Asked {
-            attempt,
-            bucket: &self.address.bucket,
-        }
+        Asked { attempt, bucket: &self.address.bucket }
     }
 
     fn key(&self, path: &str) -> String {
         format!("{}{path}", self.address.prefix)
     }
 
-    /// One PUT.
-    async fn send(
-        &self,
-        attempt: &Attempt,
-        bytes: Bytes,
-        only_if_absent: bool,
-    ) -> Result<Sent, Error> {
-        let length = bytes.len() as u64;
-        if length > OBJECT_BYTES_MAX {
-            return Err(Error::TooLarge {
-                attempt: attempt.clone(),
-                length,
-            });
-        }
-        let request = self
-            .client
-            .put_object()
-            .bucket(&self.address.bucket)
-            .key(self.key(&attempt.path));
-        let request = match self.address.checksum {
-            Checksum::Crc64Nvme => request.checksum_algorithm(ChecksumAlgorithm::Crc64Nvme),
-            Checksum::Crc32 => request.checksum_algorithm(ChecksumAlgorithm::Crc32),
-            // The oldest checksum is the one that every store checks.
-            Checksum::RequiredOnly => {
-                request.content_md5(aws_smithy_types::base64::encode(Md5::digest(&bytes)))
-            }
-        };
-        let request = if only_if_absent {
-            request.if_none_match("*")
-        } else {
-            request
-        };
-        match request.body(ByteStream::from(bytes)).send().await {
-            Ok(output) if output.e_tag().is_some() => Ok(Sent::Stored),
-            Ok(_) => self.confirm(attempt, length).await,
-            Err(error) => match failure::status(&error) {
-                Some(412) if only_if_absent => Ok(Sent::Occupied),
-                Some(409) if only_if_absent => self.settle(attempt).await,
-                _ => Err(self.asked(attempt.clone()).failed(&error)),
-            },
-        }
-    }
-
-    /// An acknowledgement without an ETag could be a proxy's; the object itself decides.
-    async fn confirm(&self, attempt: &Attempt, length: u64) -> Result<Sent, Error> {
-        match self.head(&attempt.path).await? {
-            Some(found) if found == length => Ok(Sent::Stored),
-            _ => Err(Error::Protocol {
-                attempt: attempt.clone(),
-                detail: "the write was acknowledged, but the object is not there".to_owned(),
-            }),
-        }
-    }
-
-    /// A conflict means that another request for this object was under way: either it wrote, or nobody did.
-    async fn settle(&self, attempt: &Attempt) -> Result<Sent, Error> {
-        match self.head(&attempt.path).await? {
-            Some(_) => Ok(Sent::Occupied),
-            None => Err(Error::Busy {
-                attempt: attempt.clone(),
-                detail: "another request for this object was under way".to_owned(),
-            }),
-        }
-    }
-
-    /// A PUT on the condition that nothing is there, as far as the store knows conditions.
-    async fn send_if_absent(&self, attempt: &Attempt, bytes: Bytes) -> Result<Sent, Error> {
-        if !self.unconditional.load(Ordering::Relaxed) {
-            match self.send(attempt, bytes.clone(), true).await {
-                Err(Error::Unsupported { .. }) => self.unconditional.store(true, Ordering::Relaxed),
-                outcome => return outcome,
-            }
-        }
-        self.send(attempt, bytes, false).await
-    }
-
-    /// Whether a second writer is turned away, one after the other and side by side.
-    async fn keeps_writers_apart(&self, scratch: &str) -> Result<bool, Error> {
-        let path = format!("{scratch}/turns");
-        let attempt = self.attempt(Operation::PutIfAbsent, &path)?;
-        let first = self
-            .send_if_absent(&attempt, Bytes::from_static(b"first"))
-            .await;
-        let second = self
-            .send_if_absent(&attempt, Bytes::from_static(b"second"))
-            .await;
-        self.delete(&path).await?;
-        if (first?, second?) != (Sent::Stored, Sent::Occupied) {
-            return Ok(false);
-        }
-        for round in 0..CONTESTS {
-            if !self
-                .has_one_winner(&format!("{scratch}/contest-{round}"))
-                .await?
-            {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Lets writers loose on one new object.
-    async fn has_one_winner(&self, path: &str) -> Result<bool, Error> {
-        let attempt = &self.attempt(Operation::PutIfAbsent, path)?;
-        let contenders = (0..CONTENDERS)
-            .map(|number| self.send_if_absent(attempt, Bytes::from(format!("writer {number}"))));
-        let outcomes = join_all(contenders).await;
-        let found = self.get(path, None).await;
-        self.delete(path).await?;
-        let won = |sent: &Result<Sent, Error>| matches!(sent, Ok(Sent::Stored));
-        match outcomes.iter().filter(|sent| won(sent)).count() {
-            // Nobody got through: that says nothing about the store's rules.
-            0 => outcomes
-                .into_iter()
-                .find_map(Result::err)
-                .map_or(Ok(false), Err),
-            1 => {
-                let winner = outcomes.iter().position(won).unwrap_or_default();
-                Ok(found? == format!("writer {winner}"))
-            }
-            _ => Ok(false),
-        }
-    }
-
     /// Collects an answer's body, never more than was announced and never more than we hold.
     async fn collect(&self, attempt: &Attempt, output: GetObjectOutput) -> Result<Bytes, Error> {
-        let announced = output
-            .content_length()
-            .and_then(|length| u64::try_from(length).ok());
+        let announced = output.content_length().and_then(|length| u64::try_from(length).ok());
         let limit = announced.unwrap_or(OBJECT_BYTES_MAX);
         if limit > OBJECT_BYTES_MAX {
-            return Err(Error::TooLarge {
-                attempt: attempt.clone(),
-                length: limit,
-            });
+            return Err(Error::TooLarge { attempt: attempt.clone(), length: limit });
         }
         let mut body = output.body;
         let mut bytes = BytesMut::with_capacity(announced.unwrap_or_default() as usize);
@@ -263,26 +111,14 @@ impl Storage for S3 {
         if range.as_ref().is_some_and(Range::is_empty) {
             // HTTP cannot say "no bytes"; whether the object is there still matters.
             let found = self.head(path).await?;
-            return found.map(|_| Bytes::new()).ok_or(Error::NotFound {
-                location: attempt.location,
-                path: attempt.path,
-            });
+            return found
+                .map(|_| Bytes::new())
+                .ok_or(Error::NotFound { location: attempt.location, path: attempt.path });
         }
-        let header = range
-            .as_ref()
-            .map(|range| format!("bytes={}-{}", range.start, range.end - 1));
-        let request = self
-            .client
-            .get_object()
-            .bucket(&self.address.bucket)
-            .key(self.key(path))
-            .set_range(header);
+        let header = range.as_ref().map(|range| format!("bytes={}-{}", range.start, range.end - 1));
+        let request = self.client.get_object().bucket(&self.address.bucket).key(self.key(path)).set_range(header);
         let checked = self.address.checksum != Checksum::RequiredOnly;
-        let request = if checked {
-            request.checksum_mode(ChecksumMode::Enabled)
-        } else {
-            request
-        };
+        let request = if checked { request.checksum_mode(ChecksumMode::Enabled) } else { request };
         let output = match request.send().await {
             Ok(output) => output,
             // The range begins at or behind the end: cut at the end, nothing is left of it.
@@ -296,14 +132,9 @@ impl Storage for S3 {
         match (range, cut) {
             (Some(range), Some(cut)) => address::is_cut_of(&cut, &range, bytes.len())
                 .then_some(bytes)
-                .ok_or_else(|| Error::Protocol {
-                    attempt,
-                    detail: "another range came than was asked for".to_owned(),
-                }),
+                .ok_or_else(|| Error::Protocol { attempt, detail: "another range came than was asked for".to_owned() }),
             // A store that does not know ranges sends the whole object.
-            (Some(range), None) => {
-                Ok(bytes.slice(within(&bytes, range.start)..within(&bytes, range.end)))
-            }
+            (Some(range), None) => Ok(bytes.slice(within(&bytes, range.start)..within(&bytes, range.end))),
             (None, _) => Ok(bytes),
         }
     }
@@ -324,20 +155,10 @@ impl Storage for S3 {
 
     async fn head(&self, path: &str) -> Result<Option<u64>, Error> {
         let attempt = self.attempt(Operation::Head, path)?;
-        match self
-            .client
-            .head_object()
-            .bucket(&self.address.bucket)
-            .key(self.key(path))
-            .send()
-            .await
-        {
+        match self.client.head_object().bucket(&self.address.bucket).key(self.key(path)).send().await {
             Ok(output) => match output.content_length().map(u64::try_from) {
                 Some(Ok(length)) => Ok(Some(length)),
-                _ => Err(Error::Protocol {
-                    attempt,
-                    detail: "the object has no length".to_owned(),
-                }),
+                _ => Err(Error::Protocol { attempt, detail: "the object has no length".to_owned() }),
             },
             Err(error) => match self.asked(attempt).failed(&error) {
                 Error::NotFound { .. } => Ok(None),
@@ -351,25 +172,14 @@ impl Storage for S3 {
         let mut listed = Vec::new();
         let mut token: Option<String> = None;
         for _ in 0..PAGES_MAX {
-            let request = self
-                .client
-                .list_objects_v2()
-                .bucket(&self.address.bucket)
-                .prefix(self.key(prefix));
+            let request = self.client.list_objects_v2().bucket(&self.address.bucket).prefix(self.key(prefix));
             let page = request
                 .set_continuation_token(token.clone())
                 .send()
                 .await
                 .map_err(|error| self.asked(attempt.clone()).failed(&error))?;
-            listed.extend(
-                page.contents()
-                    .iter()
-                    .filter_map(|object| self.listed(object)),
-            );
-            let next = page
-                .next_continuation_token()
-                .filter(|_| page.is_truncated() == Some(true))
-                .map(str::to_owned);
+            listed.extend(page.contents().iter().filter_map(|object| self.listed(object)));
+            let next = page.next_continuation_token().filter(|_| page.is_truncated() == Some(true)).map(str::to_owned);
             match next {
                 None if page.is_truncated() == Some(true) => break,
                 None => {
@@ -380,22 +190,12 @@ impl Storage for S3 {
                 next => token = next,
             }
         }
-        Err(Error::Protocol {
-            attempt,
-            detail: "the listing does not come to an end".to_owned(),
-        })
+        Err(Error::Protocol { attempt, detail: "the listing does not come to an end".to_owned() })
     }
 
     async fn delete(&self, path: &str) -> Result<(), Error> {
         let attempt = self.attempt(Operation::Delete, path)?;
-        match self
-            .client
-            .delete_object()
-            .bucket(&self.address.bucket)
-            .key(self.key(path))
-            .send()
-            .await
-        {
+        match self.client.delete_object().bucket(&self.address.bucket).key(self.key(path)).send().await {
             Ok(_) => Ok(()),
             Err(error) => match self.asked(attempt).failed(&error) {
                 Error::NotFound { .. } => Ok(()),
@@ -405,9 +205,7 @@ impl Storage for S3 {
     }
 
     fn traits(&self) -> Traits {
-        Traits {
-            conditional_writes: self.proven.load(Ordering::Relaxed),
-        }
+        Traits { conditional_writes: self.proven.load(Ordering::Relaxed) }
     }
 
     fn location(&self) -> String {
@@ -427,16 +225,11 @@ impl S3 {
     fn listed(&self, object: &aws_sdk_s3::types::Object) -> Option<Listed> {
         let path = object.key()?.strip_prefix(&self.address.prefix)?;
         let length = u64::try_from(object.size()?).ok()?;
-        path::is_valid(path).then(|| Listed {
-            path: path.to_owned(),
-            length,
-        })
+        path::is_valid(path).then(|| Listed { path: path.to_owned(), length })
     }
 }
 
 /// An offset cut at the end of the bytes.
 fn within(bytes: &Bytes, offset: u64) -> usize {
-    usize::try_from(offset)
-        .unwrap_or(usize::MAX)
-        .min(bytes.len())
+    usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len())
 }

@@ -21,10 +21,7 @@ pub(super) struct Directories {
 
 impl Directories {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self {
-            root,
-            durable: Mutex::default(),
-        }
+        Self { root, durable: Mutex::default() }
     }
 
     /// Makes a directory at or below the root exist, durably.
@@ -45,9 +42,7 @@ impl Directories {
         match sync_directory(parent) {
             // The root's parent may be closed to us; who made the root there answers for it.
             Err(Failure::Step(_, error))
-                if directory == self.root
-                    && !made
-                    && error.kind() == io::ErrorKind::PermissionDenied => {}
+                if directory == self.root && !made && error.kind() == io::ErrorKind::PermissionDenied => {}
             outcome => outcome?,
         }
         self.durable().insert(directory.to_owned());
@@ -69,9 +64,7 @@ impl Directories {
 fn make(directory: &Path) -> Result<bool, Failure> {
     match DirBuilder::new().mode(0o700).create(directory) {
         Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_directory(directory) => {
-            Ok(false)
-        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_directory(directory) => Ok(false),
         Err(error) => Err(Failure::Step("making a directory", error)),
     }
 }
@@ -111,9 +104,6 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         fs::write(scratch.path().join("a"), "in the way").unwrap();
         let directories = Directories::new(scratch.path().to_owned());
-        assert!(matches!(
-            directories.ensure(&scratch.path().join("a")),
-            Err(Failure::Step("making a directory", _))
-        ));
+        assert!(matches!(directories.ensure(&scratch.path().join("a")), Err(Failure::Step("making a directory", _))));
     }
 }

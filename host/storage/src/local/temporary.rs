@@ -37,11 +37,7 @@ impl Temporary {
                 .mode(0o600)
                 .open(&path)
                 .map_err(step("making a temporary file"))?;
-            let temporary = Self {
-                path,
-                file,
-                named: false,
-            };
+            let temporary = Self { path, file, named: false };
             // Between the two calls a sweep may have taken the file for a dead writer's: then it gets another.
             if temporary.lock().map_err(step("locking a temporary file"))? {
                 return Ok(temporary);
@@ -117,18 +113,13 @@ pub(super) fn sweep(directory: &Path) {
 }
 
 fn is_ours(name: &str) -> bool {
-    name.strip_prefix(PREFIX)
-        .is_some_and(|rest| rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    name.strip_prefix(PREFIX).is_some_and(|rest| rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// Removes the file if nobody holds its lock.
 fn remove_if_abandoned(path: &Path) -> bool {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let Ok(file) = OpenOptions::new()
-        .write(true)
-        .custom_flags(flags.bits() as i32)
-        .open(path)
-    else {
+    let Ok(file) = OpenOptions::new().write(true).custom_flags(flags.bits() as i32).open(path) else {
         return false;
     };
     flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() && fs::remove_file(path).is_ok()
@@ -170,10 +161,7 @@ mod tests {
             file.fill(bytes).unwrap();
             file
         };
-        let (renamed, linked) = (
-            scratch.path().join("renamed"),
-            scratch.path().join("linked"),
-        );
+        let (renamed, linked) = (scratch.path().join("renamed"), scratch.path().join("linked"));
         assert!(filled(b"first").place(&renamed).unwrap());
         assert!(!filled(b"second").place(&renamed).unwrap());
         assert!(filled(b"first").link(&linked).unwrap());

@@ -33,10 +33,7 @@ impl Failure {
     /// The error of the operation that failed.
     pub(super) fn of(self, attempt: Attempt) -> Error {
         match self {
-            Self::Absent => Error::NotFound {
-                location: attempt.location,
-                path: attempt.path,
-            },
+            Self::Absent => Error::NotFound { location: attempt.location, path: attempt.path },
             Self::TooLarge(length) => Error::TooLarge { attempt, length },
             Self::Step(step, source) => Error::file(attempt, step, source),
         }
@@ -66,27 +63,17 @@ pub(super) struct Tree {
 
 impl Tree {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self {
-            directories: Directories::new(root.clone()),
-            root,
-            swept: OnceLock::new(),
-        }
+        Self { directories: Directories::new(root.clone()), root, swept: OnceLock::new() }
     }
 
     /// Writes an object durably: `false` where one was and may not be replaced.
-    pub(super) fn write(
-        &self,
-        path: &str,
-        bytes: &[u8],
-        placing: Placing,
-    ) -> Result<bool, Failure> {
+    pub(super) fn write(&self, path: &str, bytes: &[u8], placing: Placing) -> Result<bool, Failure> {
         let length = bytes.len() as u64;
         if length > OBJECT_BYTES_MAX {
             return Err(Failure::TooLarge(length));
         }
         // After a failure nothing is taken for granted: directories are made and synced anew.
-        self.try_write(path, bytes, placing)
-            .inspect_err(|_| self.directories.forget())
+        self.try_write(path, bytes, placing).inspect_err(|_| self.directories.forget())
     }
 
     fn try_write(&self, path: &str, bytes: &[u8], placing: Placing) -> Result<bool, Failure> {
@@ -113,10 +100,7 @@ impl Tree {
     }
 
     fn directory_of(&self, path: &str) -> PathBuf {
-        path.rsplit_once('/').map_or_else(
-            || self.root.clone(),
-            |(directory, _)| self.root.join(directory),
-        )
+        path.rsplit_once('/').map_or_else(|| self.root.clone(), |(directory, _)| self.root.join(directory))
     }
 
     /// The directory for temporary files, made, and swept the first time.
@@ -141,8 +125,7 @@ impl Tree {
             return Err(Failure::TooLarge(length));
         }
         let mut bytes = vec![0; length as usize];
-        file.read_exact_at(&mut bytes, range.start)
-            .map_err(step("reading"))?;
+        file.read_exact_at(&mut bytes, range.start).map_err(step("reading"))?;
         Ok(bytes.into())
     }
 
@@ -158,12 +141,7 @@ impl Tree {
 
     /// An object's length in bytes.
     pub(super) fn length(&self, path: &str) -> Result<Option<u64>, Failure> {
-        match self
-            .root
-            .join(path)
-            .symlink_metadata()
-            .map_err(absent_or("looking up"))
-        {
+        match self.root.join(path).symlink_metadata().map_err(absent_or("looking up")) {
             Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
             Err(Failure::Absent) => Ok(None),
             Err(failure) => Err(failure),
@@ -184,9 +162,7 @@ impl Tree {
 
     /// All objects below a prefix, sorted by path.
     pub(super) fn list(&self, prefix: &str) -> Result<Vec<Listed>, Failure> {
-        let directory = prefix
-            .rsplit_once('/')
-            .map_or("", |(directory, _)| directory);
+        let directory = prefix.rsplit_once('/').map_or("", |(directory, _)| directory);
         let mut found = Vec::new();
         let mut waiting = vec![directory.to_owned()];
         while let Some(directory) = waiting.pop() {
@@ -200,10 +176,7 @@ impl Tree {
                 if metadata.is_dir() && path.starts_with(prefix) {
                     waiting.push(path);
                 } else if metadata.is_file() && path.starts_with(prefix) {
-                    found.push(Listed {
-                        path,
-                        length: metadata.len(),
-                    });
+                    found.push(Listed { path, length: metadata.len() });
                 }
             }
         }
@@ -215,11 +188,7 @@ impl Tree {
 /// The path that a directory's entry has as an object, if it may be one.
 fn object_path(directory: &str, entry: &DirEntry) -> Option<String> {
     let name = entry.file_name().into_string().ok()?;
-    let path = if directory.is_empty() {
-        name
-    } else {
-        format!("{directory}/{name}")
-    };
+    let path = if directory.is_empty() { name } else { format!("{directory}/{name}") };
     path::is_valid(&path).then_some(path)
 }
 
@@ -238,9 +207,7 @@ fn absent_or(name: &'static str) -> impl FnOnce(io::Error) -> Failure {
     move |source| match source.kind() {
         NotFound | NotADirectory | IsADirectory => Failure::Absent,
         // A symbolic link is none of ours. The kind has no stable name.
-        _ if source.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
-            Failure::Absent
-        }
+        _ if source.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => Failure::Absent,
         _ => Failure::Step(name, source),
     }
 }

@@ -51,42 +51,28 @@ impl Address {
         let bad = |reason: String| Error::bad_url(text, reason);
         let url = Url::parse(text).map_err(|error| bad(error.to_string()))?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(bad("keys do not belong into a URL, but into the settings `access-key` and `secret-key`".to_owned()));
+            return Err(bad(
+                "keys do not belong into a URL, but into the settings `access-key` and `secret-key`".to_owned()
+            ));
         }
         if url.port().is_some() || url.fragment().is_some() {
-            return Err(bad("a bucket has no port and no fragment; write `endpoint=http://host:port` behind `?`".to_owned()));
+            return Err(bad(
+                "a bucket has no port and no fragment; write `endpoint=http://host:port` behind `?`".to_owned()
+            ));
         }
         let bucket = url.host_str().unwrap_or_default().to_owned();
         if !is_bucket_name(&bucket) {
-            return Err(bad(format!(
-                "`{bucket}` is not a bucket's name (3 to 63 of a-z, 0-9, `.` and `-`)"
-            )));
+            return Err(bad(format!("`{bucket}` is not a bucket's name (3 to 63 of a-z, 0-9, `.` and `-`)")));
         }
         let options = options(&url).map_err(bad)?;
-        let endpoint = options
-            .endpoint
-            .as_deref()
-            .map(endpoint)
-            .transpose()
-            .map_err(bad)?;
+        let endpoint = options.endpoint.as_deref().map(endpoint).transpose().map_err(bad)?;
         let region = options.region.unwrap_or_else(|| REGION.to_owned());
-        if region.is_empty()
-            || !region
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        {
+        if region.is_empty() || !region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
             return Err(bad("`region` is made of letters, digits and `-`".to_owned()));
         }
         let style = style(options.style.as_deref(), endpoint.as_ref()).map_err(bad)?;
         let checksum = checksum(options.checksum.as_deref(), endpoint.as_ref()).map_err(bad)?;
-        Ok(Self {
-            bucket,
-            prefix: prefix(url.path()).map_err(bad)?,
-            endpoint,
-            region,
-            style,
-            checksum,
-        })
+        Ok(Self { bucket, prefix: prefix(url.path()).map_err(bad)?, endpoint, region, style, checksum })
     }
 
     /// The URL, as far as it says where this is.
@@ -94,10 +80,7 @@ impl Address {
         let place = format!("s3://{}/{}", self.bucket, self.prefix);
         let place = place.trim_end_matches('/');
         match &self.endpoint {
-            Some(endpoint) => format!(
-                "{place}?endpoint={}",
-                endpoint.as_str().trim_end_matches('/')
-            ),
+            Some(endpoint) => format!("{place}?endpoint={}", endpoint.as_str().trim_end_matches('/')),
             None => place.to_owned(),
         }
     }
@@ -121,10 +104,7 @@ fn options(url: &Url) -> Result<Options, String> {
             "style" => &mut options.style,
             "checksum" => &mut options.checksum,
             name => {
-                return Err(format!(
-                    "the option `{name}` {}",
-                    spelling::unknown(name, &OPTIONS)
-                ));
+                return Err(format!("the option `{name}` {}", spelling::unknown(name, &OPTIONS)));
             }
         };
         if place.replace(value.into_owned()).is_some() {
@@ -139,11 +119,7 @@ fn endpoint(text: &str) -> Result<Url, String> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err("`endpoint` begins with `http://` or `https://`".to_owned());
     }
-    if !url.username().is_empty()
-        || url.password().is_some()
-        || url.query().is_some()
-        || url.fragment().is_some()
-    {
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
         return Err("`endpoint` has only a host, a port and a path".to_owned());
     }
     let forbidden = match url.host() {
@@ -152,10 +128,7 @@ fn endpoint(text: &str) -> Result<Url, String> {
         _ => false,
     };
     if forbidden {
-        return Err(
-            "`endpoint` is a link-local or unspecified address, and such are never dialled"
-                .to_owned(),
-        );
+        return Err("`endpoint` is a link-local or unspecified address, and such are never dialled".to_owned());
     }
     Ok(url)
 }
@@ -170,11 +143,7 @@ fn style(text: Option<&str>, endpoint: Option<&Url>) -> Result<Style, String> {
         Some("path") => Ok(Style::Path),
         Some(_) => Err("`style` is `path` or `virtual`".to_owned()),
         // Few stores other than AWS have a name for every bucket.
-        None => Ok(if endpoint.is_some() {
-            Style::Path
-        } else {
-            Style::Virtual
-        }),
+        None => Ok(if endpoint.is_some() { Style::Path } else { Style::Virtual }),
     }
 }
 
@@ -184,11 +153,7 @@ fn checksum(text: Option<&str>, endpoint: Option<&Url>) -> Result<Checksum, Stri
         Some("crc32") => Ok(Checksum::Crc32),
         Some("required-only") => Ok(Checksum::RequiredOnly),
         Some(_) => Err("`checksum` is `crc64nvme`, `crc32` or `required-only`".to_owned()),
-        None => Ok(if endpoint.is_some() {
-            Checksum::RequiredOnly
-        } else {
-            Checksum::Crc64Nvme
-        }),
+        None => Ok(if endpoint.is_some() { Checksum::RequiredOnly } else { Checksum::Crc64Nvme }),
     }
 }
 
@@ -197,17 +162,12 @@ fn prefix(path: &str) -> Result<String, String> {
     let path = path.trim_matches('/');
     match path {
         "" => Ok(String::new()),
-        path => path::fault(path).map_or_else(
-            || Ok(format!("{path}/")),
-            |fault| Err(format!("the prefix {fault}")),
-        ),
+        path => path::fault(path).map_or_else(|| Ok(format!("{path}/")), |fault| Err(format!("the prefix {fault}"))),
     }
 }
 
 fn is_bucket_name(name: &str) -> bool {
-    let allowed = |byte: u8| {
-        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-')
-    };
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-');
     let ends = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
     (3..=63).contains(&name.len())
         && name.bytes().all(allowed)
@@ -223,11 +183,7 @@ pub(super) fn is_cut_of(content_range: &str, range: &Range<u64>, length: usize) 
         let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
         let total = total.parse().unwrap_or(u64::MAX);
         let end = last.checked_add(1)?;
-        Some(
-            first == range.start
-                && end == range.end.min(total)
-                && end.checked_sub(first)? == length as u64,
-        )
+        Some(first == range.start && end == range.end.min(total) && end.checked_sub(first)? == length as u64)
     };
     parse().unwrap_or(false)
 }
@@ -242,25 +198,13 @@ mod tests {
 
     #[test]
     fn an_own_endpoint_means_path_style_and_old_checksums() {
-        let address =
-            Address::parse("s3://backups/acme/db/?endpoint=http://127.0.0.1:9000&region=eu-1")
-                .unwrap();
+        let address = Address::parse("s3://backups/acme/db/?endpoint=http://127.0.0.1:9000&region=eu-1").unwrap();
         assert_eq!(
-            (
-                address.bucket.as_str(),
-                address.prefix.as_str(),
-                address.region.as_str()
-            ),
+            (address.bucket.as_str(), address.prefix.as_str(), address.region.as_str()),
             ("backups", "acme/db/", "eu-1")
         );
-        assert_eq!(
-            (address.style, address.checksum),
-            (Style::Path, Checksum::RequiredOnly)
-        );
-        assert_eq!(
-            address.location(),
-            "s3://backups/acme/db?endpoint=http://127.0.0.1:9000"
-        );
+        assert_eq!((address.style, address.checksum), (Style::Path, Checksum::RequiredOnly));
+        assert_eq!(address.location(), "s3://backups/acme/db?endpoint=http://127.0.0.1:9000");
     }
 
     #[test]
@@ -286,10 +230,7 @@ mod tests {
     fn keys_in_a_url_are_refused_and_not_repeated() {
         let shown = reason("s3://AKIA:topsecret@backups/a");
         assert!(shown.contains("keys do not belong"), "{shown}");
-        assert!(
-            !shown.contains("topsecret") && !shown.contains("AKIA"),
-            "{shown}"
-        );
+        assert!(!shown.contains("topsecret") && !shown.contains("AKIA"), "{shown}");
         assert!(!reason("s3://backups?secret-key=topsecret").contains("topsecret"));
     }
 
@@ -309,8 +250,7 @@ mod tests {
         assert!(reason("s3://backups?checksum=md4").contains("`checksum` is"));
         assert!(reason("s3://backups?region=").contains("`region` is"));
         assert!(
-            reason("s3://backups?endpoint=http://10.0.0.1&style=virtual")
-                .contains("needs an endpoint with a name")
+            reason("s3://backups?endpoint=http://10.0.0.1&style=virtual").contains("needs an endpoint with a name")
         );
     }
 
@@ -319,14 +259,9 @@ mod tests {
         assert!(is_cut_of("bytes 5-9/20", &(5..10), 5));
         assert!(is_cut_of("bytes 5-9/10", &(5..100), 5));
         assert!(is_cut_of("bytes 5-9/*", &(5..10), 5));
-        for wrong in [
-            "bytes 4-9/20",
-            "bytes 5-8/20",
-            "bytes 5-9/9",
-            "5-9/20",
-            "bytes 9-5/20",
-            "bytes 5-18446744073709551615/20",
-        ] {
+        for wrong in
+            ["bytes 4-9/20", "bytes 5-8/20", "bytes 5-9/9", "5-9/20", "bytes 9-5/20", "bytes 5-18446744073709551615/20"]
+        {
             assert!(!is_cut_of(wrong, &(5..10), 5), "{wrong}");
         }
     }

@@ -9,8 +9,8 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    BehaviorVersion, Config, Credentials, Region, RequestChecksumCalculation,
-    ResponseChecksumValidation, SharedHttpClient, StalledStreamProtectionConfig,
+    self, BehaviorVersion, Config, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    SharedHttpClient, StalledStreamProtectionConfig,
 };
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::Provider;
@@ -28,25 +28,19 @@ const SETTINGS: [&str; 3] = [ACCESS_KEY, SECRET_KEY, SESSION_TOKEN];
 
 /// For the TCP and TLS handshakes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// From the request's first byte to the answer's first one: an upload of 16 MiB lies between.
-const READ_TIMEOUT: Duration = Duration::from_secs(300);
+/// From the request's first byte to the answer's first one.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same where an upload of up to 17 MiB lies between.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a body may stand still.
 const STALL_GRACE: Duration = Duration::from_secs(20);
 
 pub(super) fn new(address: &Address, settings: &Settings) -> Result<Client, Error> {
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
-        .build();
     let (calculation, validation) = match address.checksum {
-        Checksum::RequiredOnly => (
-            RequestChecksumCalculation::WhenRequired,
-            ResponseChecksumValidation::WhenRequired,
-        ),
-        Checksum::Crc32 | Checksum::Crc64Nvme => (
-            RequestChecksumCalculation::WhenSupported,
-            ResponseChecksumValidation::WhenSupported,
-        ),
+        Checksum::RequiredOnly => (RequestChecksumCalculation::WhenRequired, ResponseChecksumValidation::WhenRequired),
+        Checksum::Crc32 | Checksum::Crc64Nvme => {
+            (RequestChecksumCalculation::WhenSupported, ResponseChecksumValidation::WhenSupported)
+        }
     };
     let config = Config::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -56,12 +50,8 @@ pub(super) fn new(address: &Address, settings: &Settings) -> Result<Client, Erro
         .request_checksum_calculation(calculation)
         .response_checksum_validation(validation)
         .retry_config(RetryConfig::disabled())
-        .timeout_config(timeouts)
-        .stalled_stream_protection(
-            StalledStreamProtectionConfig::enabled()
-                .grace_period(STALL_GRACE)
-                .build(),
-        )
+        .timeout_config(timeouts(READ_TIMEOUT))
+        .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(STALL_GRACE).build())
         .http_client(http_client());
     let config = match &address.endpoint {
         Some(endpoint) => config.endpoint_url(endpoint.as_str()),
@@ -70,39 +60,36 @@ pub(super) fn new(address: &Address, settings: &Settings) -> Result<Client, Erro
     Ok(Client::from_conf(config.build()))
 }
 
+/// What differs for requests that carry an object.
+pub(super) fn for_writing() -> config::Builder {
+    Config::builder().timeout_config(timeouts(WRITE_TIMEOUT))
+}
+
+fn timeouts(first_byte: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(first_byte).build()
+}
+
 fn http_client() -> SharedHttpClient {
-    Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .build_with_resolver(Resolver)
+    Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_with_resolver(Resolver)
 }
 
 /// The keys in the settings. Refuses settings that are unknown, missing or cannot be keys; never shows a value.
 fn credentials(settings: &Settings) -> Result<Credentials, Error> {
-    if let Some(name) = settings
-        .keys()
-        .find(|name| !SETTINGS.contains(&name.as_str()))
-    {
+    if let Some(name) = settings.keys().find(|name| !SETTINGS.contains(&name.as_str())) {
         return Err(Error::bad_setting(name, spelling::unknown(name, &SETTINGS)));
     }
     let required = |name: &str| {
-        key(settings, name)?
-            .ok_or_else(|| Error::bad_setting(name, "is missing, and this store needs it"))
+        key(settings, name)?.ok_or_else(|| Error::bad_setting(name, "is missing, and this store needs it"))
     };
-    Ok(Credentials::new(
-        required(ACCESS_KEY)?,
-        required(SECRET_KEY)?,
-        key(settings, SESSION_TOKEN)?,
-        None,
-        "settings",
-    ))
+    Ok(Credentials::new(required(ACCESS_KEY)?, required(SECRET_KEY)?, key(settings, SESSION_TOKEN)?, None, "settings"))
 }
 
 fn key(settings: &Settings, name: &str) -> Result<Option<String>, Error> {
     match settings.get(name) {
         Some(value) if value.is_empty() => Err(Error::bad_setting(name, "is empty")),
-        Some(value) if !value.bytes().all(|byte| byte.is_ascii_graphic()) => Err(
-            Error::bad_setting(name, "has white space or characters that no key has"),
-        ),
+        Some(value) if !value.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Err(Error::bad_setting(name, "has white space or characters that no key has"))
+        }
         value => Ok(value.cloned()),
     }
 }
@@ -112,10 +99,7 @@ mod tests {
     use super::*;
 
     fn refusal(settings: &[(&str, &str)]) -> String {
-        let settings = settings
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         credentials(&settings).unwrap_err().to_string()
     }
 
@@ -125,18 +109,9 @@ mod tests {
             refusal(&[("acces-key", "a")]),
             "the setting `acces-key` is unknown here; did you mean `access-key`?"
         );
-        assert_eq!(
-            refusal(&[("access-key", "a")]),
-            "the setting `secret-key` is missing, and this store needs it"
-        );
-        assert_eq!(
-            refusal(&[("access-key", "a"), ("secret-key", "")]),
-            "the setting `secret-key` is empty"
-        );
+        assert_eq!(refusal(&[("access-key", "a")]), "the setting `secret-key` is missing, and this store needs it");
+        assert_eq!(refusal(&[("access-key", "a"), ("secret-key", "")]), "the setting `secret-key` is empty");
         let shown = refusal(&[("access-key", "a"), ("secret-key", "hidden\n")]);
-        assert!(
-            shown.contains("white space") && !shown.contains("hidden"),
-            "{shown}"
-        );
+        assert!(shown.contains("white space") && !shown.contains("hidden"), "{shown}");
     }
 }

@@ -17,9 +17,7 @@ pub(super) struct Asked<'a> {
 
 /// The HTTP status of the answer, if there was one.
 pub(super) fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
-    error
-        .raw_response()
-        .map(|response| response.status().as_u16())
+    error.raw_response().map(|response| response.status().as_u16())
 }
 
 impl Asked<'_> {
@@ -31,19 +29,10 @@ impl Asked<'_> {
         let attempt = self.attempt.clone();
         match error {
             SdkError::ServiceError(_) => self.answered(error),
-            SdkError::TimeoutError(_) => Error::Unreachable {
-                attempt,
-                detail: "no answer in time".to_owned(),
-            },
+            SdkError::TimeoutError(_) => Error::Unreachable { attempt, detail: "no answer in time".to_owned() },
             SdkError::DispatchFailure(_) => self.broken(error),
-            SdkError::ResponseError(_) => Error::Protocol {
-                attempt,
-                detail: chain(error),
-            },
-            _ => Error::Refused {
-                attempt,
-                detail: chain(error),
-            },
+            SdkError::ResponseError(_) => Error::Protocol { attempt, detail: chain(error) },
+            _ => Error::Refused { attempt, detail: chain(error) },
         }
     }
 
@@ -70,23 +59,13 @@ impl Asked<'_> {
         let attempt = self.attempt;
         match code {
             "NoSuchKey" => {
-                return Error::NotFound {
-                    location: attempt.location,
-                    path: attempt.path,
-                };
+                return Error::NotFound { location: attempt.location, path: attempt.path };
             }
             "NoSuchBucket" => {
-                return Error::NoBucket {
-                    attempt,
-                    bucket: self.bucket.to_owned(),
-                };
+                return Error::NoBucket { attempt, bucket: self.bucket.to_owned() };
             }
             "RequestTimeTooSkewed" => {
-                return Error::Denied {
-                    attempt,
-                    denial: Denial::Clock,
-                    detail,
-                };
+                return Error::Denied { attempt, denial: Denial::Clock, detail };
             }
             "InvalidAccessKeyId"
             | "SignatureDoesNotMatch"
@@ -94,20 +73,10 @@ impl Asked<'_> {
             | "InvalidToken"
             | "NotSignedUp"
             | "TokenRefreshRequired" => {
-                return Error::Denied {
-                    attempt,
-                    denial: Denial::Credentials,
-                    detail,
-                };
+                return Error::Denied { attempt, denial: Denial::Credentials, detail };
             }
-            "PermanentRedirect"
-            | "AuthorizationHeaderMalformed"
-            | "IllegalLocationConstraintException" => {
-                return Error::WrongRegion {
-                    attempt,
-                    detail,
-                    region: region(error),
-                };
+            "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
+                return Error::WrongRegion { attempt, detail, region: region(error) };
             }
             "QuotaExceeded"
             | "XMinioStorageFull"
@@ -116,10 +85,9 @@ impl Asked<'_> {
             | "InsufficientStorage" => {
                 return Error::Full { attempt, detail };
             }
-            "BadDigest"
-            | "XAmzContentSHA256Mismatch"
-            | "XAmzContentChecksumMismatch"
-            | "IncompleteBody" => return Error::Corrupt { attempt, detail },
+            "BadDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" | "IncompleteBody" => {
+                return Error::Corrupt { attempt, detail };
+            }
             "NotImplemented" => return Error::Unsupported { attempt, detail },
             "SlowDown" | "RequestTimeout" | "OperationAborted" => {
                 return Error::Busy { attempt, detail };
@@ -127,33 +95,17 @@ impl Asked<'_> {
             _ => {}
         }
         match status {
-            200..=299 => Error::Protocol {
-                attempt,
-                detail: format!("an error under the status of a success: {detail}"),
-            },
-            301 | 307 => Error::WrongRegion {
-                attempt,
-                detail,
-                region: region(error),
-            },
-            401 => Error::Denied {
-                attempt,
-                denial: Denial::Credentials,
-                detail,
-            },
-            403 => Error::Denied {
-                attempt,
-                denial: Denial::Permission,
-                detail,
-            },
-            404 if attempt.operation == Operation::List => Error::NoBucket {
-                attempt,
-                bucket: self.bucket.to_owned(),
-            },
-            404 => Error::NotFound {
-                location: attempt.location,
-                path: attempt.path,
-            },
+            200..=299 => {
+                Error::Protocol { attempt, detail: format!("an error under the status of a success: {detail}") }
+            }
+            301 | 307 => Error::WrongRegion { attempt, detail, region: region(error) },
+            401 => Error::Denied { attempt, denial: Denial::Credentials, detail },
+            403 => Error::Denied { attempt, denial: Denial::Permission, detail },
+            // Only a bucket can be missing when one writes or lists.
+            404 if matches!(attempt.operation, Operation::List | Operation::Put | Operation::PutIfAbsent) => {
+                Error::NoBucket { attempt, bucket: self.bucket.to_owned() }
+            }
+            404 => Error::NotFound { location: attempt.location, path: attempt.path },
             501 => Error::Unsupported { attempt, detail },
             507 => Error::Full { attempt, detail },
             408 | 409 | 429 | 500.. => Error::Busy { attempt, detail },
@@ -164,11 +116,7 @@ impl Asked<'_> {
 
 /// Where the bucket is, by the answer's header.
 fn region<E>(error: &SdkError<E, HttpResponse>) -> Option<String> {
-    error
-        .raw_response()?
-        .headers()
-        .get("x-amz-bucket-region")
-        .map(printable)
+    error.raw_response()?.headers().get("x-amz-bucket-region").map(printable)
 }
 
 /// The store's own words, or the status where it has none (an answer to HEAD has no body).

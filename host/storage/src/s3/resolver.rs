@@ -17,13 +17,9 @@ pub(super) struct Resolver;
 impl ResolveDns for Resolver {
     fn resolve_dns<'a>(&'a self, name: &'a str) -> DnsFuture<'a> {
         DnsFuture::new(async move {
-            let found = tokio::net::lookup_host((name, 0))
-                .await
-                .map_err(ResolveDnsError::new)?;
-            let allowed: Vec<IpAddr> = found
-                .map(|address| address.ip())
-                .filter(|address| !is_forbidden(*address))
-                .collect();
+            let found = tokio::net::lookup_host((name, 0)).await.map_err(ResolveDnsError::new)?;
+            let allowed: Vec<IpAddr> =
+                found.map(|address| address.ip()).filter(|address| !is_forbidden(*address)).collect();
             if allowed.is_empty() {
                 return Err(ResolveDnsError::new(io::Error::other(format!(
                     "{name} has no address that may be dialled"
@@ -37,16 +33,10 @@ impl ResolveDns for Resolver {
 /// Whether an address is never dialled.
 pub(super) fn is_forbidden(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(address) => {
-            address.is_link_local() || address.is_unspecified() || address.is_broadcast()
-        }
+        IpAddr::V4(address) => address.is_link_local() || address.is_unspecified() || address.is_broadcast(),
         IpAddr::V6(address) => match address.to_ipv4_mapped() {
             Some(mapped) => is_forbidden(IpAddr::V4(mapped)),
-            None => {
-                address.is_unicast_link_local()
-                    || address.is_unspecified()
-                    || address == AWS_METADATA_V6
-            }
+            None => address.is_unicast_link_local() || address.is_unspecified() || address == AWS_METADATA_V6,
         },
     }
 }
@@ -57,15 +47,9 @@ mod tests {
 
     #[test]
     fn metadata_addresses_are_never_dialled() {
-        for bad in [
-            "169.254.169.254",
-            "169.254.0.1",
-            "::ffff:169.254.169.254",
-            "fe80::1",
-            "fd00:ec2::254",
-            "0.0.0.0",
-            "::",
-        ] {
+        for bad in
+            ["169.254.169.254", "169.254.0.1", "::ffff:169.254.169.254", "fe80::1", "fd00:ec2::254", "0.0.0.0", "::"]
+        {
             assert!(is_forbidden(bad.parse().unwrap()), "{bad}");
         }
         for good in ["127.0.0.1", "10.0.0.1", "::1", "2001:db8::1"] {

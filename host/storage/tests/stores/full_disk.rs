@@ -12,13 +12,8 @@ struct Mount(tempfile::TempDir);
 impl Mount {
     fn new() -> Option<Self> {
         let scratch = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=1m", "none"])
-            .arg(scratch.path())
-            .status();
-        mounted
-            .is_ok_and(|status| status.success())
-            .then_some(Self(scratch))
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(scratch.path()).status();
+        mounted.is_ok_and(|status| status.success()).then_some(Self(scratch))
     }
 
     fn path(&self) -> &Path {
@@ -35,9 +30,7 @@ impl Drop for Mount {
 #[tokio::test]
 async fn a_full_disk_fails_the_write_and_deleting_frees_it() {
     let Some(mount) = Mount::new() else {
-        eprintln!(
-            "SKIPPED: a_full_disk_fails_the_write_and_deleting_frees_it needs the right to mount a tmpfs"
-        );
+        eprintln!("SKIPPED: a_full_disk_fails_the_write_and_deleting_frees_it needs the right to mount a tmpfs");
         return;
     };
     let storage = Local::new(mount.path());
@@ -55,21 +48,9 @@ async fn a_full_disk_fails_the_write_and_deleting_frees_it() {
     assert!(error.is_permanent() && error.hint().is_some());
     // What the failed write left is gone; the last bytes are taken by somebody else.
     std::fs::write(mount.path().join("filler"), vec![0; 1 << 20]).unwrap_err();
-    assert!(matches!(
-        storage.put("packs/more", quarter.clone()).await,
-        Err(Error::Full { .. })
-    ));
-    let listed: Vec<String> = storage
-        .list("packs/")
-        .await
-        .unwrap()
-        .into_iter()
-        .map(|object| object.path)
-        .collect();
-    assert_eq!(
-        listed, written,
-        "old objects are intact, and the failed one is not there"
-    );
+    assert!(matches!(storage.put("packs/more", quarter.clone()).await, Err(Error::Full { .. })));
+    let listed: Vec<String> = storage.list("packs/").await.unwrap().into_iter().map(|object| object.path).collect();
+    assert_eq!(listed, written, "old objects are intact, and the failed one is not there");
     assert_eq!(storage.get(&written[0], None).await.unwrap(), quarter);
     storage.delete(&written[0]).await.unwrap();
     storage.put("packs/more", quarter).await.unwrap();

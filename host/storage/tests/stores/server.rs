@@ -56,12 +56,7 @@ impl Server {
         std::fs::create_dir(directory.path().join("bucket")).unwrap();
         let control = Arc::new(Control::default());
         let inner = FileSystem::new(directory.path()).unwrap();
-        let front = Front {
-            inner,
-            conditions,
-            control: Arc::clone(&control),
-            turn: Mutex::new(()),
-        };
+        let front = Front { inner, conditions, control: Arc::clone(&control), turn: Mutex::new(()) };
         let mut builder = S3ServiceBuilder::new(front);
         builder.set_auth(SimpleAuth::from_single("AK", "SK"));
         let service = builder.build();
@@ -69,17 +64,10 @@ impl Server {
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(
-                    http1::Builder::new().serve_connection(TokioIo::new(stream), service.clone()),
-                );
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service.clone()));
             }
         });
-        Self {
-            control,
-            endpoint,
-            _directory: directory,
-            accepting,
-        }
+        Self { control, endpoint, _directory: directory, accepting }
     }
 
     pub fn url(&self, bucket_and_prefix: &str) -> String {
@@ -108,29 +96,18 @@ struct Front {
 impl Front {
     fn enter(&self) -> S3Result<()> {
         self.control.requests.fetch_add(1, Ordering::SeqCst);
-        if take(&self.control.busy) {
-            Err(s3_error!(SlowDown))
-        } else {
-            Ok(())
-        }
+        if take(&self.control.busy) { Err(s3_error!(SlowDown)) } else { Ok(()) }
     }
 }
 
 /// Whether there was one left to take.
 fn take(counter: &AtomicU32) -> bool {
-    counter
-        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
-            left.checked_sub(1)
-        })
-        .is_ok()
+    counter.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }
 
 #[async_trait::async_trait]
 impl S3 for Front {
-    async fn put_object(
-        &self,
-        mut request: S3Request<PutObjectInput>,
-    ) -> S3Result<S3Response<PutObjectOutput>> {
+    async fn put_object(&self, mut request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         self.enter()?;
         let conditional = request.input.if_none_match.is_some();
         let _turn = match self.conditions {
@@ -142,33 +119,20 @@ impl S3 for Front {
             request.input.if_none_match = None;
         }
         let answer = self.inner.put_object(request).await?;
-        if take(&self.control.forgetful) {
-            Err(s3_error!(InternalError))
-        } else {
-            Ok(answer)
-        }
+        if take(&self.control.forgetful) { Err(s3_error!(InternalError)) } else { Ok(answer) }
     }
 
-    async fn get_object(
-        &self,
-        request: S3Request<GetObjectInput>,
-    ) -> S3Result<S3Response<GetObjectOutput>> {
+    async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         self.enter()?;
         self.inner.get_object(request).await
     }
 
-    async fn head_object(
-        &self,
-        request: S3Request<HeadObjectInput>,
-    ) -> S3Result<S3Response<HeadObjectOutput>> {
+    async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
         self.enter()?;
         self.inner.head_object(request).await
     }
 
-    async fn delete_object(
-        &self,
-        request: S3Request<DeleteObjectInput>,
-    ) -> S3Result<S3Response<DeleteObjectOutput>> {
+    async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
         self.enter()?;
         self.inner.delete_object(request).await
     }

@@ -29,34 +29,20 @@ fn impatient(inner: Arc<dyn Storage>) -> Retrying {
 }
 
 fn count(faults: &Faults, operation: Operation) -> usize {
-    faults
-        .calls()
-        .iter()
-        .filter(|(called, _)| *called == operation)
-        .count()
+    faults.calls().iter().filter(|(called, _)| *called == operation).count()
 }
 
 #[tokio::test]
 async fn the_nth_matching_call_fails_and_no_other() {
     let (storage, faults, _, _scratch) = faulty();
-    faults.add(
-        Rule::on(Operation::Put, "packs/")
-            .skipping(1)
-            .once(Fault::Fail(Kind::Full)),
-    );
+    faults.add(Rule::on(Operation::Put, "packs/").skipping(1).once(Fault::Fail(Kind::Full)));
     storage.put("packs/1", ONE).await.unwrap();
     storage.put("indexes/1", ONE).await.unwrap();
-    assert!(matches!(
-        storage.put("packs/2", ONE).await,
-        Err(Error::Full { .. })
-    ));
+    assert!(matches!(storage.put("packs/2", ONE).await, Err(Error::Full { .. })));
     storage.put("packs/3", ONE).await.unwrap();
     assert_eq!(storage.head("packs/2").await.unwrap(), None);
     let calls: Vec<String> = faults.calls().into_iter().map(|(_, path)| path).collect();
-    assert_eq!(
-        calls,
-        ["packs/1", "indexes/1", "packs/2", "packs/3", "packs/2"]
-    );
+    assert_eq!(calls, ["packs/1", "indexes/1", "packs/2", "packs/3", "packs/2"]);
 }
 
 #[tokio::test]
@@ -68,10 +54,7 @@ async fn hidden_objects_are_there_and_not_shown() {
     assert_eq!(storage.list("").await.unwrap().len(), 1);
     assert_eq!(storage.list("heads/1").await.unwrap(), []);
     assert_eq!(storage.head("heads/1").await.unwrap(), None);
-    assert!(matches!(
-        storage.get("heads/1", None).await,
-        Err(Error::NotFound { .. })
-    ));
+    assert!(matches!(storage.get("heads/1", None).await, Err(Error::NotFound { .. })));
     assert_eq!(inner.get("heads/1", None).await.unwrap(), ONE);
     faults.clear();
     assert_eq!(storage.get("heads/1", None).await.unwrap(), ONE);
@@ -81,10 +64,7 @@ async fn hidden_objects_are_there_and_not_shown() {
 async fn torn_and_flipped_bytes_come_as_ordered() {
     let (storage, faults, inner, _scratch) = faulty();
     faults.add(Rule::on(Operation::Put, "").once(Fault::Tear(2, Kind::Unreachable)));
-    assert!(matches!(
-        storage.put("torn", ONE).await,
-        Err(Error::Unreachable { .. })
-    ));
+    assert!(matches!(storage.put("torn", ONE).await, Err(Error::Unreachable { .. })));
     assert_eq!(inner.get("torn", None).await.unwrap(), "on");
     storage.put("torn", ONE).await.unwrap();
     faults.add(Rule::on(Operation::Get, "").once(Fault::Flip));
@@ -123,10 +103,7 @@ async fn permanent_faults_are_not_tried_again() {
         assert!(storage.put("object", ONE).await.unwrap_err().is_permanent());
     }
     assert_eq!(count(&faults, Operation::Put), 3);
-    assert!(matches!(
-        storage.get("missing", None).await,
-        Err(Error::NotFound { .. })
-    ));
+    assert!(matches!(storage.get("missing", None).await, Err(Error::NotFound { .. })));
     assert_eq!(count(&faults, Operation::Get), 1);
 }
 
@@ -144,30 +121,18 @@ async fn an_attempt_that_stands_still_is_given_up() {
     let (storage, faults, _, _scratch) = faulty();
     let storage = impatient(storage);
     faults.add(Rule::on(Operation::Head, "").once(Fault::Block));
-    assert_eq!(
-        storage.head("object").await.unwrap(),
-        None,
-        "the second attempt answers"
-    );
+    assert_eq!(storage.head("object").await.unwrap(), None, "the second attempt answers");
     faults.add(Rule::on(Operation::Head, "").always(Fault::Block));
-    assert!(matches!(
-        storage.head("object").await,
-        Err(Error::Stalled { .. })
-    ));
+    assert!(matches!(storage.head("object").await, Err(Error::Stalled { .. })));
 }
 
 #[tokio::test]
 async fn a_lost_acknowledgement_of_a_conditional_write_is_settled_by_reading() {
     let (storage, faults, inner, _scratch) = faulty();
     let storage = impatient(storage);
-    faults.add(
-        Rule::on(Operation::PutIfAbsent, "heads/").once(Fault::FailAfterwards(Kind::Unreachable)),
-    );
+    faults.add(Rule::on(Operation::PutIfAbsent, "heads/").once(Fault::FailAfterwards(Kind::Unreachable)));
     assert!(storage.put_if_absent("heads/1", ONE).await.unwrap());
-    inner
-        .put("heads/2", Bytes::from_static(b"theirs"))
-        .await
-        .unwrap();
+    inner.put("heads/2", Bytes::from_static(b"theirs")).await.unwrap();
     faults.add(Rule::on(Operation::PutIfAbsent, "heads/").once(Fault::Fail(Kind::Unreachable)));
     assert!(!storage.put_if_absent("heads/2", ONE).await.unwrap());
 }
