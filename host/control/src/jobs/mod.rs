@@ -12,6 +12,8 @@ pub(crate) mod verify;
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, TryFutureExt};
 use holdfast_catalog::{JobError, JobFilter, JobRow, JobState, NewJob};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -123,13 +125,13 @@ impl Failed {
 }
 
 /// Runs one attempt. Its document is the job's result.
-async fn run(kind: JobKind, context: &Context) -> Result<serde_json::Value, Failed> {
+fn run(kind: JobKind, context: &Context) -> BoxFuture<'_, Result<serde_json::Value, Failed>> {
     match kind {
-        JobKind::Backup => backup::run(context).await,
-        JobKind::Restore => restore::run(context).await.map_err(Failed::from),
-        JobKind::Verify => verify::run(context).await.map_err(Failed::from),
-        JobKind::Replicate => replicate::run(context).await.map_err(Failed::for_ever),
-        JobKind::Export => export::run(context).await.map_err(Failed::for_ever),
+        JobKind::Backup => backup::run(context).boxed(),
+        JobKind::Restore => restore::run(context).map_err(Failed::from).boxed(),
+        JobKind::Verify => verify::run(context).map_err(Failed::from).boxed(),
+        JobKind::Replicate => replicate::run(context).map_err(Failed::for_ever).boxed(),
+        JobKind::Export => export::run(context).map_err(Failed::for_ever).boxed(),
     }
 }
 
