@@ -275,3 +275,6 @@ fn explain_certificate(host: &str, reason: &CertificateError) -> (String, String
     };
     (format!("the certificate of {host} {what}"), hint.to_owned())
 }
+
+#[cfg(test)]
+mod tests;
