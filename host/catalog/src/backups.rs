@@ -10,8 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Fault;
 use crate::page::{Moment, rows_to_read};
 use crate::rows::{
-    Columns, all, count, insert, integer, json, one, optional_json, put, read_count, read_json, read_optional_json,
-    read_word,
+    Columns, all, insert, integer, json, one, optional_json, put, read_count, read_json, read_optional_json, read_word,
 };
 use crate::{BackupState, Catalog, Error, IdempotencyKey, JobRow, NewJob, Page, Scope, idempotency, jobs};
 
@@ -204,12 +203,6 @@ impl Catalog {
             Ok(Page::of(rows, limit, |row| Moment::cursor(row.created_ms, &row.uid)))
         })
         .await
-    }
-
-    /// How many backups succeeded.
-    pub async fn count_backups(&self) -> Result<u64, Error> {
-        let query = "SELECT count(*) FROM backups WHERE state = 'Succeeded'";
-        self.read("counting backups", move |db| count(db, query, [])).await
     }
 
     /// Inserts or replaces a backup as it is given, for rebuilding a catalog. Refused: [`Error::BackupRunning`], [`Error::NameTaken`]
@@ -428,7 +421,7 @@ mod tests {
         assert_eq!(catalog.latest_usable("uid of pg").await.unwrap().unwrap().uid, "b2");
         catalog.backup_deleting("b2", 4_000).await.unwrap();
         assert_eq!(catalog.latest_usable("uid of pg").await.unwrap().unwrap().uid, "b1");
-        assert_eq!(catalog.count_backups().await.unwrap(), 2);
+        assert_eq!(catalog.counts().await.unwrap().backups, 2);
     }
 
     #[tokio::test]

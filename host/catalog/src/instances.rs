@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Fault;
 use crate::page::rows_to_read;
 use crate::rows::{
-    Columns, all, count, hex_values, insert, integer, json, one, put, read_count, read_json, read_sealed, sealed,
+    Columns, all, hex_values, insert, integer, json, one, put, read_count, read_json, read_sealed, sealed,
 };
 use crate::{Catalog, Error, Page, Scope};
 
@@ -192,12 +192,6 @@ impl Catalog {
         })
         .await
     }
-
-    /// How many live instances there are.
-    pub async fn count_instances(&self) -> Result<u64, Error> {
-        let query = "SELECT count(*) FROM instances WHERE removed_ms IS NULL";
-        self.read("counting instances", move |db| count(db, query, [])).await
-    }
 }
 
 fn live(db: &Connection, uid: &str) -> Result<InstanceRow, Fault> {
@@ -340,7 +334,7 @@ mod tests {
         }
         let expected = (0..25).filter(|number| *number != 7).map(|number| format!("pg-{number:02}"));
         assert!(names.into_iter().eq(expected));
-        assert_eq!(catalog.count_instances().await.unwrap(), 24);
+        assert_eq!(catalog.counts().await.unwrap().instances, 24);
     }
 
     #[tokio::test]

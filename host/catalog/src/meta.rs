@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use crate::error::Fault;
-use crate::rows::{insert, one, put};
+use crate::rows::{one, put};
 use crate::{Catalog, Error};
 
 impl Catalog {
@@ -18,19 +18,6 @@ impl Catalog {
         let (key, value) = (key.to_owned(), value.to_owned());
         self.write("recording a fact of the appliance", move |db| {
             put(db, "meta", "key", vec![("key", key.into()), ("value", value.into())])
-        })
-        .await
-    }
-
-    /// Sets the value of a key unless it has one; returns the value it has then.
-    pub async fn meta_or_insert(&self, key: &str, value: &[u8]) -> Result<Vec<u8>, Error> {
-        let (key, value) = (key.to_owned(), value.to_owned());
-        self.write("recording a fact of the appliance", move |db| {
-            if let Some(found) = get(db, &key)? {
-                return Ok(found);
-            }
-            insert(db, "meta", vec![("key", key.into()), ("value", value.clone().into())])?;
-            Ok(value)
         })
         .await
     }
@@ -51,8 +38,7 @@ mod tests {
         catalog.set_meta("mode", b"recovered").await.unwrap();
         catalog.set_meta("mode", b"ready").await.unwrap();
         assert_eq!(catalog.meta("mode").await.unwrap().as_deref(), Some(&b"ready"[..]));
-        assert_eq!(catalog.meta_or_insert("mode", b"other").await.unwrap(), b"ready");
-        assert_eq!(catalog.meta_or_insert("writer", b"w").await.unwrap(), b"w");
+        catalog.set_meta("writer", b"w").await.unwrap();
         let catalog = catalog.reopen().await;
         assert_eq!(catalog.meta("writer").await.unwrap().as_deref(), Some(&b"w"[..]));
     }

@@ -119,7 +119,9 @@ impl Catalog {
     pub async fn hurry_job(&self, kind: &str, subject: &str, not_before_ms: i64) -> Result<(), Error> {
         let [kind, subject] = [kind, subject].map(str::to_owned);
         self.write("hurrying a job", move |db| {
-            let change = "UPDATE jobs SET not_before_ms = min(not_before_ms, ?3) WHERE kind = ?1 AND subject = ?2 AND state = 'Queued'";
+            // A job that is due early enough is left alone: without a difference there is no news.
+            let change = "UPDATE jobs SET not_before_ms = ?3
+                          WHERE kind = ?1 AND subject = ?2 AND state = 'Queued' AND not_before_ms > ?3";
             db.execute(change, params![kind, subject, not_before_ms])?;
             Ok(())
         })
@@ -348,6 +350,20 @@ mod tests {
         }
         let ended = catalog.request_cancel("j", 103).await.unwrap();
         assert_eq!((ended.state, ended.cancel_requested), (JobState::Succeeded, false));
+    }
+
+    #[tokio::test]
+    async fn a_hurried_job_is_due_earlier_and_never_later() {
+        let catalog = Fixture::new().await;
+        catalog.enqueue_job(NewJob { not_before_ms: 500, ..job("j", "replicate", "pg") }, 1).await.unwrap();
+        catalog.enqueue_job(NewJob { not_before_ms: 500, ..job("other", "replicate", "pg2") }, 1).await.unwrap();
+        catalog.hurry_job("replicate", "acme/shop/pg", 100).await.unwrap();
+        let mut changes = catalog.changes();
+        changes.mark_unchanged();
+        catalog.hurry_job("replicate", "acme/shop/pg", 900).await.unwrap();
+        assert!(!changes.has_changed().unwrap());
+        assert_eq!(claim(&catalog, 100).await.as_deref(), Some("j"));
+        assert_eq!(claim(&catalog, 499).await, None);
     }
 
     #[tokio::test]

@@ -158,7 +158,7 @@ mod tests {
         snapshot.copies[0].target_uid = "unknown".to_owned();
         let catalog = Fixture::new().await;
         assert!(catalog.import(snapshot).await.is_err());
-        assert_eq!(catalog.count_instances().await.unwrap(), 0);
+        assert_eq!(catalog.counts().await.unwrap().instances, 0);
     }
 
     #[tokio::test]
