@@ -4,6 +4,7 @@
 
 mod boundaries;
 mod clear_errors;
+mod configuration;
 mod golden;
 mod kills;
 mod memory;
