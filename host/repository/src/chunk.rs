@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(hash.0, *blake3::keyed_hash(&[1; 32], b"chunk").as_bytes());
         let mut hasher = blake3::Hasher::new_derive_key("holdfast v1 2026-11 chunk id");
         assert_eq!(hash.id().0, *hasher.update(&hash.0).finalize().as_bytes());
-        assert_eq!(hex::encode(hash.id().0), "ID-GOLDEN");
+        assert_eq!(hex::encode(hash.id().0), "a99cec6a855dead3f887193d5f1268afa3cb398f8e85518389db7404a62a04bd");
         assert_ne!(hash.key().0, hash.id().0);
         assert_ne!(hash, secrets().hash(ChunkKind::List, b"chunk"));
     }

@@ -492,6 +492,23 @@ mod tests {
     }
 
     #[test]
+    fn another_implementation_reads_the_same() {
+        let bytes = encode(&sample());
+        let mut decoder = minicbor::Decoder::new(&bytes);
+        assert_eq!(decoder.map().unwrap(), Some(3));
+        assert_eq!((decoder.u8().unwrap(), decoder.u64().unwrap()), (1, 1000));
+        assert_eq!((decoder.u8().unwrap(), decoder.str().unwrap()), (2, "é"));
+        assert_eq!((decoder.u8().unwrap(), decoder.array().unwrap()), (24, Some(1)));
+        assert_eq!(decoder.array().unwrap(), Some(2));
+        assert_eq!((decoder.u64().unwrap(), decoder.bool().unwrap()), (1, true));
+        assert_eq!(decoder.position(), bytes.len());
+        for value in [0, 23, 24, 255, 256, 65_535, 65_536, u64::from(u32::MAX), 1 << 32, u64::MAX] {
+            assert_eq!(minicbor::to_vec(value).unwrap(), encode(&value));
+            assert_eq!(minicbor::to_vec(value as i64).unwrap(), encode(&(value as i64)));
+        }
+    }
+
+    #[test]
     fn text_maps_are_ordered_by_their_encoding() {
         let map = BTreeMap::from([("aa".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())]);
         let bytes = encode(&map);

@@ -58,7 +58,7 @@ mod tests {
     fn cut_points_are_these() {
         assert_eq!(cut_by_content(&noise(4 << 20), 0x1234_5678_9abc_def0, true), CUTS);
     }
-    const CUTS: [usize; 0] = [];
+    const CUTS: [usize; 8] = [737_079, 492_460, 783_228, 307_573, 442_505, 598_864, 736_997, 95_598];
 
     #[test]
     fn cut_points_do_not_depend_on_how_the_bytes_came() {

@@ -1,0 +1,9 @@
+//! The archive store as its callers see it, over a storage in memory that fails on purpose.
+
+#![allow(clippy::unwrap_used)]
+
+mod copies;
+mod faults;
+mod memory;
+mod round_trip;
+mod setting;

@@ -1,0 +1,147 @@
+//! A storage in memory that can be cut off after a number of operations, and whose listings can lag.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use holdfast_storage::{Attempt, Error, Listed, Operation, Storage, Traits};
+
+/// What a place holds, and how it fails.
+#[derive(Debug, Default)]
+pub struct Memory {
+    pub objects: Mutex<BTreeMap<String, Bytes>>,
+    /// Operations so far, how many are allowed before the place is cut off, and how many fail then.
+    operations: AtomicU64,
+    allowed: AtomicU64,
+    outage: AtomicU64,
+    /// The operation at which the place was cut off takes effect, but its answer is lost.
+    answers_are_lost: AtomicBool,
+    /// Listings do not show the newest heads.
+    pub listing_lags: AtomicBool,
+    /// Bytes that were put.
+    pub sent: AtomicU64,
+    /// Threads that operations ran on.
+    pub threads: Mutex<BTreeSet<Option<String>>>,
+}
+
+impl Memory {
+    pub fn new() -> Arc<Self> {
+        let memory = Self::default();
+        memory.allowed.store(u64::MAX, Ordering::SeqCst);
+        Arc::new(memory)
+    }
+
+    /// Cuts the place off after so many more operations.
+    pub fn cut_off_after(&self, operations: u64, answers_are_lost: bool) {
+        self.fail_after(operations, u64::MAX, answers_are_lost);
+    }
+
+    /// Lets so many operations through and fails the next ones.
+    pub fn fail_after(&self, operations: u64, outage: u64, answers_are_lost: bool) {
+        self.outage.store(outage, Ordering::SeqCst);
+        self.operations.store(0, Ordering::SeqCst);
+        self.allowed.store(operations, Ordering::SeqCst);
+        self.answers_are_lost.store(answers_are_lost, Ordering::SeqCst);
+    }
+
+    /// Whether the place was cut off before the work was done.
+    pub fn mend(&self) -> bool {
+        self.allowed.swap(u64::MAX, Ordering::SeqCst) < self.operations.load(Ordering::SeqCst)
+    }
+
+    pub fn paths(&self, part: &str) -> Vec<String> {
+        self.objects.lock().unwrap().keys().filter(|path| path.contains(part)).cloned().collect()
+    }
+
+    pub fn change(&self, path: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut objects = self.objects.lock().unwrap();
+        let mut bytes = objects[path].to_vec();
+        change(&mut bytes);
+        objects.insert(path.to_owned(), bytes.into());
+    }
+
+    pub fn copy(&self) -> Arc<Self> {
+        let copy = Self::new();
+        *copy.objects.lock().unwrap() = self.objects.lock().unwrap().clone();
+        copy
+    }
+
+    /// Runs an operation's effect, unless the place is cut off.
+    fn operate<T>(
+        &self,
+        operation: Operation,
+        path: &str,
+        effect: impl FnOnce(&mut BTreeMap<String, Bytes>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.threads.lock().unwrap().insert(std::thread::current().name().map(str::to_owned));
+        let number = self.operations.fetch_add(1, Ordering::SeqCst);
+        let allowed = self.allowed.load(Ordering::SeqCst);
+        let lost =
+            || Error::Unreachable { attempt: Attempt::new(operation, path, self.location()), detail: "cut off".into() };
+        let is_over = number >= allowed.saturating_add(self.outage.load(Ordering::SeqCst));
+        if !is_over && (number > allowed || number == allowed && !self.answers_are_lost.load(Ordering::SeqCst)) {
+            return Err(lost());
+        }
+        let result = effect(&mut self.objects.lock().unwrap());
+        if number == allowed { Err(lost()) } else { result }
+    }
+}
+
+#[async_trait]
+impl Storage for Memory {
+    async fn get(&self, path: &str, range: Option<Range<u64>>) -> Result<Bytes, Error> {
+        self.operate(Operation::Get, path, |objects| {
+            let found = objects.get(path).cloned();
+            let bytes = found.ok_or_else(|| Error::NotFound { location: self.location(), path: path.to_owned() })?;
+            let length = bytes.len() as u64;
+            let range = range.unwrap_or(0..length);
+            Ok(bytes.slice(range.start.min(length) as usize..range.end.min(length) as usize))
+        })
+    }
+    async fn put(&self, path: &str, bytes: Bytes) -> Result<(), Error> {
+        assert!(bytes.len() <= 17 << 20, "{path} has {} bytes", bytes.len());
+        self.sent.fetch_add(bytes.len() as u64, Ordering::SeqCst);
+        self.operate(Operation::Put, path, |objects| {
+            objects.insert(path.to_owned(), bytes);
+            Ok(())
+        })
+    }
+    async fn put_if_absent(&self, path: &str, bytes: Bytes) -> Result<bool, Error> {
+        self.operate(Operation::PutIfAbsent, path, |objects| {
+            let is_absent = !objects.contains_key(path);
+            if is_absent {
+                objects.insert(path.to_owned(), bytes);
+            }
+            Ok(is_absent)
+        })
+    }
+    async fn head(&self, path: &str) -> Result<Option<u64>, Error> {
+        self.operate(Operation::Head, path, |objects| Ok(objects.get(path).map(|bytes| bytes.len() as u64)))
+    }
+    async fn list(&self, prefix: &str) -> Result<Vec<Listed>, Error> {
+        self.operate(Operation::List, prefix, |objects| {
+            let below = objects.iter().filter(|(path, _)| path.starts_with(prefix));
+            let listed = below.map(|(path, bytes)| Listed { path: path.clone(), length: bytes.len() as u64 });
+            let mut listed: Vec<_> = listed.collect();
+            if self.listing_lags.load(Ordering::SeqCst) {
+                listed.truncate(listed.len() / 2);
+            }
+            Ok(listed)
+        })
+    }
+    async fn delete(&self, path: &str) -> Result<(), Error> {
+        self.operate(Operation::Delete, path, |objects| {
+            objects.remove(path);
+            Ok(())
+        })
+    }
+    fn traits(&self) -> Traits {
+        Traits { conditional_writes: true }
+    }
+    fn location(&self) -> String {
+        "memory:".to_owned()
+    }
+}

@@ -1,0 +1,160 @@
+//! What the tests share: a runtime, a repository in memory, and backups of made-up files.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use holdfast_repository::{
+    BackupId, BackupPlan, BackupReader, BackupRecord, BackupWriter, ContentClass, DomainId, Entry, EntryKind, Error,
+    InstanceId, Keyring, Repository, SharedKeyring,
+};
+
+use crate::memory::Memory;
+
+/// The files of a backup: path, class, bytes.
+pub type Files = BTreeMap<String, (ContentClass, Vec<u8>)>;
+
+/// Runs a test on a runtime whose threads have a name, so that the storage can tell where it is called.
+pub fn run<F: Future>(test: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("repository")
+        .enable_all()
+        .build()
+        .unwrap();
+    // The test itself polls from a thread that is none of the runtime's, as a guest's thread does.
+    runtime.block_on(test)
+}
+
+pub struct Appliance {
+    pub storage: Arc<Memory>,
+    pub keyring: SharedKeyring,
+    pub repository: Repository,
+    pub domain: DomainId,
+}
+
+impl Appliance {
+    pub async fn new() -> Self {
+        Self::with(Keyring::generate().with_domain("acme")).await
+    }
+
+    pub async fn with(keyring: Keyring) -> Self {
+        Self::at(Memory::new(), SharedKeyring::new(keyring)).await.unwrap()
+    }
+
+    pub async fn at(storage: Arc<Memory>, keyring: SharedKeyring) -> Result<Self, Error> {
+        let repository = Repository::open_or_create(storage.clone(), keyring.clone()).await?;
+        let domain = keyring.current().domain_of("acme").unwrap();
+        Ok(Self { storage, keyring, repository, domain })
+    }
+
+    /// The same appliance after a restart.
+    pub async fn restarted(&self) -> Self {
+        Self::at(self.storage.clone(), self.keyring.clone()).await.unwrap()
+    }
+
+    pub async fn begin(&self) -> Result<BackupWriter, Error> {
+        let plan = BackupPlan {
+            backup: BackupId::random(),
+            domain: self.domain,
+            parent: None,
+            component: b"a component".as_slice().into(),
+            started_ms: 1,
+        };
+        self.repository.begin_backup(plan).await
+    }
+
+    pub async fn back_up(&self, files: &Files) -> Result<BackupRecord, Error> {
+        let writer = self.begin().await?;
+        for (path, (class, bytes)) in files {
+            let mut entry = writer.begin_entry(file(path), *class).await?;
+            entry.write(bytes).await?;
+            entry.finish().await?;
+        }
+        writer.commit(record("one"), r#"{"entries":1}"#.into()).await
+    }
+
+    pub async fn reader(&self, record: &BackupRecord) -> BackupReader {
+        self.repository.open_backup(self.domain, record.backup).await.unwrap()
+    }
+
+    /// Whether a backup gives these files back, all of them and nothing else.
+    pub async fn holds(&self, record: &BackupRecord, files: &Files) -> Result<bool, Error> {
+        let reader = self.repository.open_backup(self.domain, record.backup).await?;
+        let entries = reader.entries("", "", usize::MAX).await?;
+        let paths: Vec<_> = entries.iter().map(|entry| &entry.path).collect();
+        let mut is_same = paths == files.keys().collect::<Vec<_>>();
+        for (path, (_, bytes)) in files {
+            is_same &= read(&reader, path, 0, None).await? == *bytes;
+        }
+        Ok(is_same)
+    }
+}
+
+pub async fn read(reader: &BackupReader, path: &str, offset: u64, length: Option<u64>) -> Result<Vec<u8>, Error> {
+    let mut content = reader.open(path, offset, length).await?;
+    let mut bytes = Vec::new();
+    while let Some(piece) = content.next().await? {
+        assert!(!piece.is_empty());
+        bytes.extend(piece);
+    }
+    Ok(bytes)
+}
+
+pub fn file(path: &str) -> Entry {
+    let annotations = BTreeMap::from([("checked".to_owned(), "yes".to_owned())]);
+    Entry { path: path.into(), kind: EntryKind::File, size: None, mode: 0o600, modified: 1_700_000_000, annotations }
+}
+
+pub fn record(name: &str) -> BackupRecord {
+    BackupRecord {
+        backup: BackupId([0; 16]),
+        instance: InstanceId([1; 16]),
+        organization: "acme".into(),
+        project: "shop".into(),
+        instance_name: "customers".into(),
+        name: name.into(),
+        description: Some("before the move".into()),
+        labels: BTreeMap::from([("tier".to_owned(), "gold".to_owned())]),
+        engine: "postgres".into(),
+        method: "basebackup".into(),
+        backup_type: "full".into(),
+        plugin: "postgres@0.1.0".into(),
+        component: holdfast_repository::Digest([0; 32]),
+        created_ms: 1,
+        started_ms: 1,
+        finished_ms: 0,
+        entries: 0,
+        logical_bytes: 0,
+        stored_bytes: 0,
+        parent: None,
+        warnings: vec![],
+        verifications: vec![],
+        site: "here".into(),
+    }
+}
+
+/// Bytes that do not compress and are the same each time.
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    // A small xorshift generator: nothing secret.
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend(state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// Files of every class and awkward length.
+pub fn files(seed: u64) -> Files {
+    let mut files = Files::new();
+    for (number, length) in [0, 1, 511, 512, 513, 8192, 65_535, 65_536, 65_537, 300_000].into_iter().enumerate() {
+        let bytes = noise(seed + number as u64, length);
+        files.insert(format!("base/{length}"), (ContentClass::Pages(8192), bytes.clone()));
+        files.insert(format!("stream/{length}"), (ContentClass::Bytes, bytes));
+    }
+    files
+}
