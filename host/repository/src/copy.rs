@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 
 use crate::chunk::ChunkId;
 use crate::envelope::Envelope;
@@ -147,9 +147,11 @@ impl Repository {
         let total = objects.iter().map(|(_, length, _)| length).sum();
         let (mut done, mut copied) = (0, Copied::default());
         progress(done, total);
-        let sends = objects
-            .iter()
-            .map(|object| async move { Ok::<_, Error>((object.1, self.send_one(source, object).await?)) });
+        let mut sends = Vec::with_capacity(objects.len());
+        for object in objects {
+            // Boxed, so that callers on any runtime can see that the whole is `Send`.
+            sends.push(async { Ok::<_, Error>((object.1, self.send_one(source, object).await?)) }.boxed());
+        }
         let mut sending = stream::iter(sends).buffer_unordered(COPIES);
         while let Some((length, was_sent)) = sending.try_next().await? {
             done += length;

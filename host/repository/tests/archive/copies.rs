@@ -218,3 +218,19 @@ fn amended_facts_are_kept_and_read_by_all() {
         assert_eq!(error.code(), "no-such-backup");
     });
 }
+
+#[test]
+fn a_job_may_run_anywhere() {
+    fn is_send<T: Send>(_: T) {}
+    run(async {
+        let here = Appliance::new().await;
+        let (repository, domain, record) = (&here.repository, here.domain, here.back_up(&files(1)).await.unwrap());
+        // Futures that control's jobs await; that this compiles is the test.
+        is_send(repository.copy_backup(repository, domain, record.backup, &|_, _| {}));
+        is_send(repository.open_backup(domain, record.backup));
+        is_send(repository.stats());
+        is_send(here.begin());
+        is_send(here.back_up(&files(1)));
+        is_send(here.holds(&record, &files(1)));
+    });
+}
