@@ -21,7 +21,7 @@ use crate::data_dir::DataDir;
 use crate::destination::Directories;
 use crate::instances::seal_secrets;
 use crate::names::backup_reference;
-use crate::resources::CreateRestore;
+use crate::resources::{CreateRestore, Verified};
 use crate::{Error, clock, jobs};
 
 /// What `recover` needs. `from` takes its credentials from `settings` (`access-key`, `secret-key`).
@@ -202,6 +202,10 @@ fn reborn(
         if !snapshot.backups.iter().any(|row| row.uid == uid) {
             snapshot.backups.push(backup_row(record, now));
         }
+        if let Some(row) = snapshot.backups.iter_mut().find(|row| row.uid == uid) {
+            // Proofs that came after the export are in the heads.
+            row.verified = newest_proof(record).or_else(|| row.verified.take());
+        }
         mark_durable(&mut snapshot, &uid, &target, record);
     }
     // A new primary is empty, and this target holds what its heads name: the export may remember more.
@@ -307,6 +311,11 @@ fn mark_durable(snapshot: &mut Snapshot, backup_uid: &str, target_uid: &str, rec
             copied_bytes: 0,
         }),
     }
+}
+
+fn newest_proof(record: &BackupRecord) -> Option<serde_json::Value> {
+    let proof = record.verifications.iter().max_by_key(|proof| proof.at_ms)?;
+    serde_json::to_value(Verified::from(proof)).ok()
 }
 
 /// An instance that only its backups remember: enough to browse and restore; its connection must be set again.

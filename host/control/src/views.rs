@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use holdfast_catalog::{
     BackupRow, BackupState, CopyRow, CopyState, InstanceRow, JobRow, JobState, TargetCounts, TargetRow,
 };
+use holdfast_repository::Verification;
 use holdfast_sandbox::{Description, Plugin};
 
 use crate::clock;
@@ -120,6 +121,18 @@ pub(crate) fn backup(row: &BackupRow, copies: &[CopyRow], targets: &[TargetRow])
             sites: sites.collect(),
             job: row.job_id.clone(),
         },
+    }
+}
+
+impl From<&Verification> for Verified {
+    fn from(proof: &Verification) -> Self {
+        Self {
+            level: proof.level.clone(),
+            target: proof.target.clone(),
+            at: clock::text(clock::signed(proof.at_ms)),
+            passed: proof.passed,
+            detail: proof.detail.clone(),
+        }
     }
 }
 

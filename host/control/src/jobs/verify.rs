@@ -141,14 +141,7 @@ async fn note(context: &Context, row: &BackupRow, repository: &Repository, proof
         record.verifications.push(proof.clone());
         repository.amend(domain, vec![record]).await?;
     }
-    let verified = Verified {
-        level: proof.level.clone(),
-        target: proof.target.clone(),
-        at: clock::text(clock::signed(proof.at_ms)),
-        passed: proof.passed,
-        detail: proof.detail.clone(),
-    };
-    let document = serde_json::to_value(&verified)
+    let document = serde_json::to_value(Verified::from(proof))
         .map_err(|error| Error::new(ErrorKind::Internal, "encoding", format!("encoding a proof failed: {error}")))?;
     state.catalog.backup_verified(&row.uid, document, clock::now_ms()).await?;
     Ok(())
