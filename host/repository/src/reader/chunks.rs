@@ -1,10 +1,12 @@
 //! Fetches and opens single chunks; keeps a few lists and table chunks, which are read again and again.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
+use super::windows::Windows;
 use crate::chunk::{ChunkCodec, ChunkHash, ChunkKind, ChunkSecrets};
 use crate::format::path;
 use crate::index::{IndexTable, Location};
@@ -23,13 +25,14 @@ pub(super) struct Chunks {
     domain: DomainId,
     index: IndexTable,
     secrets: ChunkSecrets,
+    windows: Windows,
     /// The most recently used last.
     cache: Mutex<VecDeque<(ChunkHash, Bytes)>>,
 }
 
 impl Chunks {
     pub(super) fn new(place: Place, pool: Pool, domain: DomainId, index: IndexTable, secrets: ChunkSecrets) -> Self {
-        Self { place, pool, domain, index, secrets, cache: Mutex::default() }
+        Self { place, pool, domain, index, secrets, windows: Windows::default(), cache: Mutex::default() }
     }
 
     pub(super) fn pool(&self) -> &Pool {
@@ -40,8 +43,10 @@ impl Chunks {
         &self.place
     }
 
-    pub(super) fn pack_path(&self, location: &Location) -> String {
-        path::pack(self.domain, location.pack)
+    /// Bytes of the pack that holds what lies at `location`.
+    pub(super) async fn sealed(&self, location: &Location, range: Range<u64>) -> Result<Bytes, Error> {
+        let path = path::pack(self.domain, location.pack);
+        self.windows.read(&self.place, &path, location.pack, range).await
     }
 
     pub(super) fn locate(&self, hash: &ChunkHash) -> Result<Location, Error> {
@@ -69,7 +74,7 @@ impl Chunks {
         }
         let location = self.locate(&hash)?;
         let range = u64::from(location.offset)..u64::from(location.offset) + u64::from(location.length);
-        let sealed = self.place.get(&self.pack_path(&location), Some(range)).await?;
+        let sealed = self.sealed(&location, range).await?;
         let chunks = std::sync::Arc::clone(self);
         let opened = self.pool.run(move |codec| chunks.open(codec, kind, &hash, &sealed)).await??;
         self.keep(hash, opened.clone());

@@ -156,7 +156,7 @@ impl Run {
     /// Fetches the range and has every chunk in it opened.
     async fn fetch(self, chunks: Arc<Chunks>) {
         let start = self.first.offset;
-        let fetched = chunks.place().get(&chunks.pack_path(&self.first), Some(start.into()..self.end.into())).await;
+        let fetched = chunks.sealed(&self.first, start.into()..self.end.into()).await;
         let bytes = match fetched {
             Ok(bytes) => bytes,
             Err(error) => {
