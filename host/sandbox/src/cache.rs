@@ -26,24 +26,13 @@ impl Cache {
     pub(crate) fn open(options: RuntimeOptions) -> Result<Self, Failure> {
         let directory = options.cache_directory;
         std::fs::create_dir_all(&directory).map_err(|error| {
-            Failure::host(
-                "cache-unavailable",
-                format!("cannot create {}: {error}", directory.display()),
-            )
+            Failure::host("cache-unavailable", format!("cannot create {}: {error}", directory.display()))
         })?;
-        Ok(Self {
-            directory,
-            key: Zeroizing::new(options.cache_key),
-        })
+        Ok(Self { directory, key: Zeroizing::new(options.cache_key) })
     }
 
     /// The compiled component: from the cache if what lies there is ours, else compiled and put there.
-    pub(crate) fn load(
-        &self,
-        engine: &WasmEngine,
-        digest: Digest,
-        bytes: &[u8],
-    ) -> Result<Component, Failure> {
+    pub(crate) fn load(&self, engine: &WasmEngine, digest: Digest, bytes: &[u8]) -> Result<Component, Failure> {
         let file = self.directory.join(digest.to_string());
         if let Some(component) = self.read(engine, digest, &file) {
             return Ok(component);
@@ -72,13 +61,7 @@ impl Cache {
         unsafe { Component::deserialize(engine, code) }.ok()
     }
 
-    fn write(
-        &self,
-        engine: &WasmEngine,
-        digest: Digest,
-        component: &Component,
-        file: &Path,
-    ) -> wasmtime::Result<()> {
+    fn write(&self, engine: &WasmEngine, digest: Digest, component: &Component, file: &Path) -> wasmtime::Result<()> {
         let code = component.serialize()?;
         let partial = file.with_extension(format!("{}.partial", std::process::id()));
         let mut out = std::fs::File::create(&partial)?;
@@ -91,14 +74,10 @@ impl Cache {
 
     fn mac(&self, engine: &WasmEngine, digest: Digest, code: &[u8]) -> blake3::Hash {
         let mut compatibility = Compatibility(blake3::Hasher::new());
-        engine
-            .precompile_compatibility_hash()
-            .hash(&mut compatibility);
+        engine.precompile_compatibility_hash().hash(&mut compatibility);
         let mut mac = blake3::Hasher::new_keyed(&self.key);
         // Both are of fixed length, so no two inputs look alike.
-        mac.update(compatibility.0.finalize().as_bytes())
-            .update(&digest.0)
-            .update(code);
+        mac.update(compatibility.0.finalize().as_bytes()).update(&digest.0).update(code);
         mac.finalize()
     }
 }
@@ -134,26 +113,17 @@ mod tests {
     impl Fixture {
         fn new() -> Self {
             let directory = tempfile::tempdir().expect("a directory");
-            Self {
-                directory,
-                engine: WasmEngine::default(),
-                digest: Digest::of(EMPTY),
-            }
+            Self { directory, engine: WasmEngine::default(), digest: Digest::of(EMPTY) }
         }
         fn cache(&self, key: u8) -> Cache {
-            Cache::open(RuntimeOptions {
-                cache_directory: self.directory.path().to_owned(),
-                cache_key: [key; 32],
-            })
-            .expect("opens")
+            Cache::open(RuntimeOptions { cache_directory: self.directory.path().to_owned(), cache_key: [key; 32] })
+                .expect("opens")
         }
         fn file(&self) -> PathBuf {
             self.directory.path().join(self.digest.to_string())
         }
         fn cached(&self, key: u8) -> bool {
-            self.cache(key)
-                .read(&self.engine, self.digest, &self.file())
-                .is_some()
+            self.cache(key).read(&self.engine, self.digest, &self.file()).is_some()
         }
     }
 
@@ -161,30 +131,21 @@ mod tests {
     fn what_was_kept_is_loaded() {
         let fixture = Fixture::new();
         assert!(!fixture.cached(1));
-        fixture
-            .cache(1)
-            .load(&fixture.engine, fixture.digest, EMPTY)
-            .expect("compiles");
+        fixture.cache(1).load(&fixture.engine, fixture.digest, EMPTY).expect("compiles");
         assert!(fixture.cached(1));
     }
 
     #[test]
     fn a_tampered_entry_is_compiled_anew() {
         let fixture = Fixture::new();
-        fixture
-            .cache(1)
-            .load(&fixture.engine, fixture.digest, EMPTY)
-            .expect("compiles");
+        fixture.cache(1).load(&fixture.engine, fixture.digest, EMPTY).expect("compiles");
         let good = std::fs::read(fixture.file()).expect("there");
         for position in [0, MAC, good.len() - 1] {
             let mut bad = good.clone();
             bad[position] ^= 1;
             std::fs::write(fixture.file(), &bad).expect("written");
             assert!(!fixture.cached(1), "byte {position} was changed");
-            fixture
-                .cache(1)
-                .load(&fixture.engine, fixture.digest, EMPTY)
-                .expect("compiles");
+            fixture.cache(1).load(&fixture.engine, fixture.digest, EMPTY).expect("compiles");
             assert!(fixture.cached(1), "the good code is back");
         }
         std::fs::write(fixture.file(), b"short").expect("written");
@@ -194,26 +155,13 @@ mod tests {
     #[test]
     fn code_of_another_key_component_or_engine_is_not_loaded() {
         let fixture = Fixture::new();
-        fixture
-            .cache(1)
-            .load(&fixture.engine, fixture.digest, EMPTY)
-            .expect("compiles");
+        fixture.cache(1).load(&fixture.engine, fixture.digest, EMPTY).expect("compiles");
         assert!(!fixture.cached(2), "another appliance's");
         let other = Digest::of(b"another component");
-        assert!(
-            fixture
-                .cache(1)
-                .read(&fixture.engine, other, &fixture.file())
-                .is_none()
-        );
+        assert!(fixture.cache(1).read(&fixture.engine, other, &fixture.file()).is_none());
         let mut config = wasmtime::Config::new();
         config.epoch_interruption(true);
         let engine = WasmEngine::new(&config).expect("an engine");
-        assert!(
-            fixture
-                .cache(1)
-                .read(&engine, fixture.digest, &fixture.file())
-                .is_none()
-        );
+        assert!(fixture.cache(1).read(&engine, fixture.digest, &fixture.file()).is_none());
     }
 }

@@ -71,12 +71,7 @@ fn element(input: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
         0..=0x7f => (usize::from(first), rest),
         0x81..=0x84 => {
             let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-            (
-                bytes
-                    .iter()
-                    .fold(0, |length, byte| length << 8 | usize::from(*byte)),
-                rest,
-            )
+            (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
         }
         _ => return None,
     };
@@ -94,15 +89,7 @@ mod tests {
 
     /// A certificate as far as this module looks: a body, an algorithm, a signature.
     fn certificate(algorithm: &[u8]) -> Vec<u8> {
-        wrap(
-            SEQUENCE,
-            &[
-                wrap(SEQUENCE, b"body"),
-                wrap(SEQUENCE, algorithm),
-                wrap(0x03, b"\0signature"),
-            ]
-            .concat(),
-        )
+        wrap(SEQUENCE, &[wrap(SEQUENCE, b"body"), wrap(SEQUENCE, algorithm), wrap(0x03, b"\0signature")].concat())
     }
 
     #[test]
@@ -123,20 +110,10 @@ mod tests {
 
     #[test]
     fn pss_names_its_hash_in_its_parameters() {
-        let hash = wrap(
-            PSS_HASH,
-            &wrap(SEQUENCE, &wrap(OBJECT_IDENTIFIER, HASH_SHA384)),
-        );
+        let hash = wrap(PSS_HASH, &wrap(SEQUENCE, &wrap(OBJECT_IDENTIFIER, HASH_SHA384)));
         for (parameters, length) in [(hash, 48), (Vec::new(), 32)] {
-            let algorithm = [
-                wrap(OBJECT_IDENTIFIER, RSA_PSS),
-                wrap(SEQUENCE, &parameters),
-            ]
-            .concat();
-            assert_eq!(
-                end_point_binding(&certificate(&algorithm)).map(|binding| binding.len()),
-                Some(length)
-            );
+            let algorithm = [wrap(OBJECT_IDENTIFIER, RSA_PSS), wrap(SEQUENCE, &parameters)].concat();
+            assert_eq!(end_point_binding(&certificate(&algorithm)).map(|binding| binding.len()), Some(length));
         }
     }
 
@@ -145,9 +122,6 @@ mod tests {
         let whole = certificate(&wrap(OBJECT_IDENTIFIER, RSA_SHA256));
         assert!((0..whole.len()).all(|length| end_point_binding(&whole[..length]).is_none()));
         assert_eq!(end_point_binding(&[SEQUENCE, 0x80, 0, 0]), None);
-        assert_eq!(
-            end_point_binding(&[SEQUENCE, 0x84, 0xff, 0xff, 0xff, 0xff]),
-            None
-        );
+        assert_eq!(end_point_binding(&[SEQUENCE, 0x84, 0xff, 0xff, 0xff, 0xff]), None);
     }
 }

@@ -65,29 +65,17 @@ pub struct Setting {
 impl Description {
     /// Reads and checks what `describe` returned.
     pub(crate) fn parse(document: serde_json::Value) -> Result<Self, Failure> {
-        let description: Self = serde_json::from_value(document).map_err(|error| {
-            Failure::Unusable(format!("its description is not as it must be: {error}"))
-        })?;
-        for (field, value) in [
-            ("name", &description.name),
-            ("version", &description.version),
-            ("engine", &description.engine),
-        ] {
+        let description: Self = serde_json::from_value(document)
+            .map_err(|error| Failure::Unusable(format!("its description is not as it must be: {error}")))?;
+        for (field, value) in
+            [("name", &description.name), ("version", &description.version), ("engine", &description.engine)]
+        {
             if !is_token(value) {
-                return Err(Failure::Unusable(format!(
-                    "its {field} must be 1 to 64 of a-z, 0-9, '-', '.', '+', '_'"
-                )));
+                return Err(Failure::Unusable(format!("its {field} must be 1 to 64 of a-z, 0-9, '-', '.', '+', '_'")));
             }
         }
-        if description.methods.is_empty()
-            || description
-                .methods
-                .iter()
-                .any(|method| method.types.is_empty())
-        {
-            return Err(Failure::Unusable(
-                "it must have at least one method, and each method a type".to_owned(),
-            ));
+        if description.methods.is_empty() || description.methods.iter().any(|method| method.types.is_empty()) {
+            return Err(Failure::Unusable("it must have at least one method, and each method a type".to_owned()));
         }
         Ok(description)
     }
@@ -96,9 +84,7 @@ impl Description {
 /// Names go into file names, labels and command lines, so they stay plain.
 fn is_token(value: &str) -> bool {
     (1..=64).contains(&value.len())
-        && value
-            .bytes()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'+' | b'_'))
+        && value.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'+' | b'_'))
 }
 
 #[cfg(test)]
@@ -116,21 +102,11 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_ignored_and_names_are_checked() {
-        assert_eq!(
-            Description::parse(document()).expect("valid").engine,
-            "demo"
-        );
-        for (field, value) in [
-            ("name", json!("")),
-            ("engine", json!("../up")),
-            ("methods", json!([])),
-        ] {
+        assert_eq!(Description::parse(document()).expect("valid").engine, "demo");
+        for (field, value) in [("name", json!("")), ("engine", json!("../up")), ("methods", json!([]))] {
             let mut bad = document();
             bad[field] = value;
-            assert!(
-                matches!(Description::parse(bad), Err(Failure::Unusable(_))),
-                "{field}"
-            );
+            assert!(matches!(Description::parse(bad), Err(Failure::Unusable(_))), "{field}");
         }
     }
 }

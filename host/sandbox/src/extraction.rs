@@ -35,13 +35,7 @@ const WORKERS: usize = 8;
 
 impl Extraction {
     /// Starts the workers if they are not running.
-    pub(crate) fn start(
-        &mut self,
-        backup: &BackupReader,
-        tree: &Arc<Tree>,
-        guard: &Guard,
-        output: &Output,
-    ) {
+    pub(crate) fn start(&mut self, backup: &BackupReader, tree: &Arc<Tree>, guard: &Guard, output: &Output) {
         if self.orders.is_some() {
             return;
         }
@@ -81,12 +75,7 @@ impl Extraction {
     /// Waits for all orders to be done, and reports the first error among them.
     pub(crate) async fn drain(&mut self) -> Result<(), CallError> {
         self.stop().await;
-        match self
-            .failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        {
+        match self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(failure) => Err(failure),
             None => Ok(()),
         }
@@ -99,10 +88,7 @@ impl Extraction {
     }
 
     fn failed(&self) -> bool {
-        self.failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 }
 
@@ -119,19 +105,11 @@ impl Worker {
     async fn work(self) {
         while let Some(order) = self.next().await {
             // After the first error the rest is only taken off the queue.
-            if self
-                .failure
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .is_some()
-            {
+            if self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
                 continue;
             }
             if let Err(error) = self.extract(&order).await {
-                self.failure
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .get_or_insert(error);
+                self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             }
         }
     }
@@ -141,10 +119,7 @@ impl Worker {
     }
 
     async fn extract(&self, order: &Order) -> Result<(), CallError> {
-        let mut content = self
-            .guard
-            .wait(self.backup.open(&order.entry, 0, None))
-            .await??;
+        let mut content = self.guard.wait(self.backup.open(&order.entry, 0, None)).await??;
         let mut file = Tree::create_file(&self.tree, &order.root, &order.path, order.mode)?;
         while let Some(piece) = self.guard.wait(content.next()).await?? {
             self.guard.check()?;

@@ -53,11 +53,6 @@ pub enum Failure {
 impl Failure {
     /// A failure of the host's own that no operator can mend and that waiting may.
     pub(crate) fn host(code: &str, message: String) -> Self {
-        Self::Host {
-            code: code.to_owned(),
-            message,
-            hint: None,
-            retryable: true,
-        }
+        Self::Host { code: code.to_owned(), message, hint: None, retryable: true }
     }
 }

@@ -84,11 +84,7 @@ impl fmt::Debug for TlsPolicy {
 
 impl Default for TlsPolicy {
     fn default() -> Self {
-        Self {
-            mode: TlsMode::VerifyFull,
-            ca: None,
-            client: None,
-        }
+        Self { mode: TlsMode::VerifyFull, ca: None, client: None }
     }
 }
 

@@ -38,12 +38,7 @@ impl Guard {
     /// The wall clock of the run starts here.
     pub(crate) fn new(limits: &Limits, cancel: CancellationToken) -> Self {
         let wall = limits.wall.min(FAR);
-        Self {
-            cancel,
-            deadline: Instant::now() + wall,
-            wall,
-            idle: limits.idle.min(FAR),
-        }
+        Self { cancel, deadline: Instant::now() + wall, wall, idle: limits.idle.min(FAR) }
     }
 
     pub(crate) fn cancelled(&self) -> bool {
@@ -80,11 +75,7 @@ impl Guard {
         }
     }
 
-    async fn within<T>(
-        &self,
-        idle: Option<Duration>,
-        work: impl Future<Output = T>,
-    ) -> Result<T, Stop> {
+    async fn within<T>(&self, idle: Option<Duration>, work: impl Future<Output = T>) -> Result<T, Stop> {
         let mut work = pin!(work);
         // Most calls find what they want at once: they shall not pay for timers.
         if let Poll::Ready(output) = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
@@ -94,14 +85,8 @@ impl Guard {
             match idle {
                 Some(limit) => {
                     sleep(limit).await;
-                    let detail = format!(
-                        "nothing came or went on a connection for {} s",
-                        limit.as_secs()
-                    );
-                    Stop::Limit {
-                        limit: "idle",
-                        detail,
-                    }
+                    let detail = format!("nothing came or went on a connection for {} s", limit.as_secs());
+                    Stop::Limit { limit: "idle", detail }
                 }
                 None => pending().await,
             }
@@ -115,10 +100,7 @@ impl Guard {
     }
 
     fn out_of_time(&self) -> Stop {
-        Stop::Limit {
-            limit: "wall-time",
-            detail: format!("it may run for {} s", self.wall.as_secs()),
-        }
+        Stop::Limit { limit: "wall-time", detail: format!("it may run for {} s", self.wall.as_secs()) }
     }
 }
 
@@ -135,42 +117,20 @@ mod tests {
     async fn a_wait_ends_on_cancel_idle_and_wall() {
         let (cancelled, cancel) = guard(Limits::default());
         cancel.cancel();
-        assert!(matches!(
-            cancelled.wait(pending::<()>()).await,
-            Err(Stop::Cancelled)
-        ));
+        assert!(matches!(cancelled.wait(pending::<()>()).await, Err(Stop::Cancelled)));
         assert!(cancelled.check().is_err());
 
         let short = Duration::from_millis(1);
-        let (idle, _cancel) = guard(Limits {
-            idle: short,
-            ..Limits::default()
-        });
-        assert!(matches!(
-            idle.wait_for_peer(pending::<()>()).await,
-            Err(Stop::Limit { limit: "idle", .. })
-        ));
+        let (idle, _cancel) = guard(Limits { idle: short, ..Limits::default() });
+        assert!(matches!(idle.wait_for_peer(pending::<()>()).await, Err(Stop::Limit { limit: "idle", .. })));
 
-        let (wall, _cancel) = guard(Limits {
-            wall: short,
-            idle: Duration::MAX,
-            ..Limits::default()
-        });
-        assert!(matches!(
-            wall.wait_for_peer(pending::<()>()).await,
-            Err(Stop::Limit {
-                limit: "wall-time",
-                ..
-            })
-        ));
+        let (wall, _cancel) = guard(Limits { wall: short, idle: Duration::MAX, ..Limits::default() });
+        assert!(matches!(wall.wait_for_peer(pending::<()>()).await, Err(Stop::Limit { limit: "wall-time", .. })));
     }
 
     #[tokio::test]
     async fn work_that_is_done_wins() {
-        let (guard, _cancel) = guard(Limits {
-            wall: Duration::MAX,
-            ..Limits::default()
-        });
+        let (guard, _cancel) = guard(Limits { wall: Duration::MAX, ..Limits::default() });
         assert_eq!(guard.wait(async { 7 }).await.ok(), Some(7));
     }
 }

@@ -81,52 +81,30 @@ impl Limiter {
 
 /// The new sum, where one part grows from `current` to `desired` and the sum stays within `limit`.
 fn grown(sum: usize, current: usize, desired: usize, limit: usize) -> Option<usize> {
-    sum.saturating_sub(current)
-        .checked_add(desired)
-        .filter(|sum| *sum <= limit)
+    sum.saturating_sub(current).checked_add(desired).filter(|sum| *sum <= limit)
 }
 
 impl ResourceLimiter for Limiter {
-    fn memory_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
         let sum = grown(self.memory, current, desired, self.memory_limit);
         match sum {
             Some(sum) => self.memory = sum,
-            None => {
-                self.denied = Some((
-                    "memory",
-                    format!("{} MiB may be used", self.memory_limit >> 20),
-                ))
-            }
+            None => self.denied = Some(("memory", format!("{} MiB may be used", self.memory_limit >> 20))),
         }
         Ok(sum.is_some())
     }
 
-    fn table_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
         let sum = grown(self.elements, current, desired, self.table_limit);
         match sum {
             Some(sum) => self.elements = sum,
-            None => {
-                self.denied = Some((
-                    "table",
-                    format!("{} table elements may be used", self.table_limit),
-                ))
-            }
+            None => self.denied = Some(("table", format!("{} table elements may be used", self.table_limit))),
         }
         Ok(sum.is_some())
     }
@@ -153,10 +131,7 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self {
-            limit: limits.output_bytes,
-            used: Arc::default(),
-        }
+        Self { limit: limits.output_bytes, used: Arc::default() }
     }
 
     /// Counts `bytes` about to be written.
@@ -164,10 +139,7 @@ impl Output {
         let bytes = bytes as u64;
         let before = self.used.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) > self.limit {
-            return Err(Stop::Limit {
-                limit: "output",
-                detail: format!("{} bytes may be written", self.limit),
-            });
+            return Err(Stop::Limit { limit: "output", detail: format!("{} bytes may be written", self.limit) });
         }
         Ok(())
     }
@@ -179,15 +151,9 @@ mod tests {
 
     #[test]
     fn memories_share_one_bound() {
-        let mut limiter = Limiter::new(&Limits {
-            memory_bytes: 100,
-            ..Limits::default()
-        });
+        let mut limiter = Limiter::new(&Limits { memory_bytes: 100, ..Limits::default() });
         assert!(limiter.memory_growing(0, 60, None).expect("no trap"));
-        assert!(
-            !limiter.memory_growing(0, 60, None).expect("no trap"),
-            "a second memory counts too"
-        );
+        assert!(!limiter.memory_growing(0, 60, None).expect("no trap"), "a second memory counts too");
         assert_eq!(limiter.denied().map(|(limit, _)| limit), Some("memory"));
         assert!(limiter.memory_growing(60, 100, None).expect("no trap"));
     }
@@ -201,18 +167,9 @@ mod tests {
 
     #[test]
     fn output_ends_at_its_limit() {
-        let output = Output::new(&Limits {
-            output_bytes: 10,
-            ..Limits::default()
-        });
+        let output = Output::new(&Limits { output_bytes: 10, ..Limits::default() });
         let on_another_thread = output.clone();
         assert!(output.take(10).is_ok());
-        assert!(matches!(
-            on_another_thread.take(1),
-            Err(Stop::Limit {
-                limit: "output",
-                ..
-            })
-        ));
+        assert!(matches!(on_another_thread.take(1), Err(Stop::Limit { limit: "output", .. })));
     }
 }

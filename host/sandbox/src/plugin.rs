@@ -35,20 +35,8 @@ pub enum Call {
 }
 
 impl Plugin {
-    pub(crate) fn new(
-        pre: EnginePre<State>,
-        digest: Digest,
-        component: Arc<[u8]>,
-        description: Description,
-    ) -> Self {
-        Self {
-            loaded: Arc::new(Loaded {
-                pre,
-                digest,
-                component,
-                description,
-            }),
-        }
+    pub(crate) fn new(pre: EnginePre<State>, digest: Digest, component: Arc<[u8]>, description: Description) -> Self {
+        Self { loaded: Arc::new(Loaded { pre, digest, component, description }) }
     }
 
     /// What the plugin said of itself when it was loaded.
@@ -70,12 +58,7 @@ impl Plugin {
     ///
     /// All that was granted is dropped before it returns: the caller then holds the only `Arc` of a granted writer. Dropping
     /// the future cancels the run, which then ends by itself.
-    pub async fn run(
-        &self,
-        call: Call,
-        grants: Grants,
-        watch: Watch,
-    ) -> Result<serde_json::Value, Failure> {
+    pub async fn run(&self, call: Call, grants: Grants, watch: Watch) -> Result<serde_json::Value, Failure> {
         run::call(self.loaded.pre.clone(), call, grants, watch).await
     }
 }

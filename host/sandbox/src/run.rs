@@ -15,7 +15,7 @@ use wasmtime::component::ResourceTableError;
 use wasmtime::{Error as Raised, Store};
 
 use crate::guard::{Guard, Stop};
-use crate::imports::types::Error;
+use crate::imports::types::{Error, Host as _};
 use crate::imports::{Engine, EnginePre};
 use crate::state::State;
 use crate::voice::harmless;
@@ -47,29 +47,11 @@ pub(crate) async fn call(
 
 /// Calls `describe`, which depends on nothing and so gets nothing.
 pub(crate) async fn describe(pre: EnginePre<State>) -> Result<serde_json::Value, Failure> {
-    let limits = Limits {
-        wall: Duration::from_secs(30),
-        ..Limits::default()
-    };
-    let watch = Watch {
-        events: Arc::new(Silence),
-        cancel: CancellationToken::new(),
-    };
-    on_own_thread(
-        pre,
-        Grants {
-            limits,
-            ..Grants::default()
-        },
-        watch,
-        async |engine, store| {
-            engine
-                .holdfast_engine_plugin()
-                .call_describe(store)
-                .await
-                .map(Ok)
-        },
-    )
+    let limits = Limits { wall: Duration::from_secs(30), ..Limits::default() };
+    let watch = Watch { events: Arc::new(Silence), cancel: CancellationToken::new() };
+    on_own_thread(pre, Grants { limits, ..Grants::default() }, watch, async |engine, store| {
+        engine.holdfast_engine_plugin().call_describe(store).await.map(Ok)
+    })
     .await
 }
 
@@ -97,35 +79,22 @@ where
     // A caller that goes away takes its run along.
     let _cancel_with_caller = cancel.clone().drop_guard();
     let (report, reported) = oneshot::channel();
-    let thread = std::thread::Builder::new()
-        .name("guest".to_owned())
-        .spawn(move || {
-            let runtime = match tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-            {
-                Ok(runtime) => runtime,
-                Err(error) => return drop(report.send(Err(no_thread(&error)))),
-            };
-            let result = runtime.block_on(run(pre, grants, watch, cancel, export));
-            // A name that is still being resolved must not hold up the result.
-            runtime.shutdown_background();
-            let _ = report.send(result);
-        });
+    let thread = std::thread::Builder::new().name("guest".to_owned()).spawn(move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(report.send(Err(no_thread(&error)))),
+        };
+        let result = runtime.block_on(run(pre, grants, watch, cancel, export));
+        // A name that is still being resolved must not hold up the result.
+        runtime.shutdown_background();
+        let _ = report.send(result);
+    });
     thread.map_err(|error| no_thread(&error))?;
-    reported.await.unwrap_or_else(|_| {
-        Err(Failure::host(
-            "internal",
-            "the plugin's thread ended early".to_owned(),
-        ))
-    })
+    reported.await.unwrap_or_else(|_| Err(Failure::host("internal", "the plugin's thread ended early".to_owned())))
 }
 
 fn no_thread(error: &std::io::Error) -> Failure {
-    Failure::host(
-        "sandbox-unavailable",
-        format!("cannot start a thread for the plugin: {error}"),
-    )
+    Failure::host("sandbox-unavailable", format!("cannot start a thread for the plugin: {error}"))
 }
 
 async fn run<F>(
@@ -139,7 +108,7 @@ where
     F: AsyncFnOnce(Engine, &mut Store<State>) -> Outcome,
 {
     let hostcall_bytes = grants.limits.hostcall_bytes;
-    let state = State::new(grants, watch, cancel)?;
+    let state = State::new(grants, watch, cancel.clone())?;
     let guard = state.guard.clone();
     let mut store = Store::new(pre.engine(), state);
     store.limiter(|state| &mut state.limiter);
@@ -149,10 +118,20 @@ where
 
     let outcome = or_killed(&guard, async {
         let engine = pre.instantiate_async(&mut store).await?;
-        export(engine, &mut store).await
+        let outcome = export(engine, &mut store).await?;
+        match outcome {
+            // Whatever a guest forgets: what it queued is written, durable, and free of errors, or its run has failed.
+            Ok(document) => match store.data_mut().settle().await {
+                Ok(_) => Ok(Ok(document)),
+                Err(error) => store.data_mut().convert_error(error).map(Err),
+            },
+            Err(error) => Ok(Err(error)),
+        }
     })
     .await;
 
+    // What may still be queued is not wanted any more; after a success nothing is.
+    cancel.cancel();
     let state = store.data_mut();
     state.extraction.stop().await;
     state.voice.finish();
@@ -195,18 +174,10 @@ fn reported(error: Error, told: Option<&Error>) -> Failure {
     let message = harmless(&error.message, MESSAGE);
     let hint = error.hint.map(|hint| harmless(&hint, MESSAGE));
     match told.filter(|told| told.code == error.code) {
-        Some(told) => Failure::Host {
-            code,
-            message,
-            hint: hint.or_else(|| told.hint.clone()),
-            retryable: told.retryable,
-        },
-        None => Failure::Reported {
-            code,
-            message,
-            hint,
-            retryable: error.retryable,
-        },
+        Some(told) => {
+            Failure::Host { code, message, hint: hint.or_else(|| told.hint.clone()), retryable: told.retryable }
+        }
+        None => Failure::Reported { code, message, hint, retryable: error.retryable },
     }
 }
 
@@ -215,29 +186,17 @@ fn ended(raised: &Raised, state: &State) -> Failure {
     match raised.downcast_ref::<Stop>() {
         Some(Stop::Cancelled) => return Failure::Cancelled,
         Some(Stop::Limit { limit, detail }) => {
-            return Failure::Limit {
-                limit,
-                detail: detail.clone(),
-            };
+            return Failure::Limit { limit, detail: detail.clone() };
         }
         None => {}
     }
     if let Some(ResourceTableError::Full) = raised.downcast_ref::<ResourceTableError>() {
         let detail = format!("{} may be open at once", state.table.max_capacity());
-        return Failure::Limit {
-            limit: "handles",
-            detail,
-        };
+        return Failure::Limit { limit: "handles", detail };
     }
     // wasmtime keeps this error's type to itself; its text is all there is.
-    if raised
-        .chain()
-        .any(|cause| cause.to_string().contains("fuel allocated for hostcalls"))
-    {
-        return Failure::Limit {
-            limit: "host-call",
-            detail: "too many bytes in one host call".to_owned(),
-        };
+    if raised.chain().any(|cause| cause.to_string().contains("fuel allocated for hostcalls")) {
+        return Failure::Limit { limit: "host-call", detail: "too many bytes in one host call".to_owned() };
     }
     if let Some((limit, detail)) = state.limiter.denied() {
         return Failure::Limit { limit, detail };

@@ -43,10 +43,7 @@ impl Runtime {
     /// Starts the engine and its clock. Errors: the cache directory cannot be made; the machine is not supported.
     pub fn new(options: RuntimeOptions) -> Result<Self, Failure> {
         let unsupported = |error: wasmtime::Error| {
-            Failure::host(
-                "sandbox-unavailable",
-                format!("cannot start the sandbox: {error:#}"),
-            )
+            Failure::host("sandbox-unavailable", format!("cannot start the sandbox: {error:#}"))
         };
         let mut config = Config::new();
         config.wasm_component_model(true).epoch_interruption(true);
@@ -54,13 +51,7 @@ impl Runtime {
         let linker = imports::linker(&engine).map_err(unsupported)?;
         start_clock(&engine)?;
         let cache = Cache::open(options)?;
-        Ok(Self {
-            shared: Arc::new(Shared {
-                engine,
-                linker,
-                cache,
-            }),
-        })
+        Ok(Self { shared: Arc::new(Shared { engine, linker, cache }) })
     }
 
     /// Compiles a component (or takes it from the cache), checks its imports, and asks it to describe itself.
@@ -68,27 +59,14 @@ impl Runtime {
     /// Errors: [`Failure::Unusable`] names what is wrong with it; any other means that `describe` itself failed.
     pub async fn load(&self, component: Arc<[u8]>) -> Result<Plugin, Failure> {
         if component.len() > LARGEST_COMPONENT {
-            return Err(Failure::Unusable(format!(
-                "it has more than {} MiB",
-                LARGEST_COMPONENT >> 20
-            )));
+            return Err(Failure::Unusable(format!("it has more than {} MiB", LARGEST_COMPONENT >> 20)));
         }
         let (shared, bytes) = (self.shared.clone(), component.clone());
         let (digest, pre) = tokio::task::spawn_blocking(move || shared.prepare(&bytes))
             .await
-            .map_err(|error| {
-                Failure::host(
-                    "internal",
-                    format!("compiling a plugin ended early: {error}"),
-                )
-            })??;
+            .map_err(|error| Failure::host("internal", format!("compiling a plugin ended early: {error}")))??;
         let described = crate::run::describe(pre.clone()).await?;
-        Ok(Plugin::new(
-            pre,
-            digest,
-            component,
-            Description::parse(described)?,
-        ))
+        Ok(Plugin::new(pre, digest, component, Description::parse(described)?))
     }
 }
 
@@ -97,11 +75,7 @@ impl Shared {
         let digest = Digest::of(bytes);
         let component = self.cache.load(&self.engine, digest, bytes)?;
         imports::check(&component, &self.engine)?;
-        Ok((
-            digest,
-            self.link(&component)
-                .map_err(|error| Failure::Unusable(format!("{error:#}")))?,
-        ))
+        Ok((digest, self.link(&component).map_err(|error| Failure::Unusable(format!("{error:#}")))?))
     }
 
     fn link(&self, component: &Component) -> wasmtime::Result<EnginePre<State>> {
@@ -121,11 +95,6 @@ fn start_clock(engine: &WasmEngine) -> Result<(), Failure> {
                 std::thread::sleep(TICK);
             }
         })
-        .map_err(|error| {
-            Failure::host(
-                "sandbox-unavailable",
-                format!("cannot start the sandbox's clock: {error}"),
-            )
-        })?;
+        .map_err(|error| Failure::host("sandbox-unavailable", format!("cannot start the sandbox's clock: {error}")))?;
     Ok(())
 }

@@ -57,18 +57,8 @@ impl Socket {
             Dialled::Tcp(stream) => (Stream::Tcp(stream), plain),
             Dialled::Unix(stream) => (Stream::Unix(stream), true),
         };
-        let inner = Inner {
-            stream,
-            buffer: BytesMut::new(),
-            ended: false,
-            broken: None,
-            sent: 0,
-        };
-        Self {
-            member,
-            plain,
-            inner: Arc::new(Mutex::new(inner)),
-        }
+        let inner = Inner { stream, buffer: BytesMut::new(), ended: false, broken: None, sent: 0 };
+        Self { member, plain, inner: Arc::new(Mutex::new(inner)) }
     }
 
     pub(crate) fn member(&self) -> &Member {
@@ -79,11 +69,7 @@ impl Socket {
     pub(crate) fn begin_tls(&self) -> Result<TcpStream, CallError> {
         let mut inner = self.inner();
         if !inner.buffer.is_empty() {
-            let message = format!(
-                "{} sent {} bytes ahead of the TLS handshake",
-                self.member,
-                inner.buffer.len()
-            );
+            let message = format!("{} sent {} bytes ahead of the TLS handshake", self.member, inner.buffer.len());
             return Err(refused(
                 "plaintext-buffered",
                 message,
@@ -96,17 +82,10 @@ impl Socket {
                 let (code, message) = match &other {
                     Stream::Tls(_) => ("tls-already", "the connection already has TLS"),
                     Stream::Unix(_) => ("tls-off", "a Unix socket has no TLS"),
-                    _ => (
-                        "connection-lost",
-                        "the connection ended in its TLS handshake",
-                    ),
+                    _ => ("connection-lost", "the connection ended in its TLS handshake"),
                 };
                 inner.stream = other;
-                Err(refused(
-                    code,
-                    message,
-                    "This is a defect of the plugin: report it to its author.",
-                ))
+                Err(refused(code, message, "This is a defect of the plugin: report it to its author."))
             }
         }
     }
@@ -136,11 +115,7 @@ impl Socket {
     }
 
     /// Exactly `length` bytes, which the buffer can hold; fewer at the end.
-    pub(crate) async fn read_exact(
-        &self,
-        guard: &Guard,
-        length: usize,
-    ) -> Result<Bytes, CallError> {
+    pub(crate) async fn read_exact(&self, guard: &Guard, length: usize) -> Result<Bytes, CallError> {
         loop {
             let whole = self
                 .waiting(guard, |inner, cx| {
@@ -160,13 +135,8 @@ impl Socket {
     }
 
     /// Bytes straight into `space`, past the buffer once it is empty; 0 at the end.
-    pub(crate) async fn read_into(
-        &self,
-        guard: &Guard,
-        space: &mut [u8],
-    ) -> Result<usize, CallError> {
-        self.waiting(guard, |inner, cx| inner.poll_read_into(cx, space))
-            .await
+    pub(crate) async fn read_into(&self, guard: &Guard, space: &mut [u8]) -> Result<usize, CallError> {
+        self.waiting(guard, |inner, cx| inner.poll_read_into(cx, space)).await
     }
 
     /// Whether a read would not wait; asks to be woken if it would.
@@ -185,9 +155,7 @@ impl Socket {
     pub(crate) async fn write(&self, guard: &Guard, mut bytes: &[u8]) -> Result<(), CallError> {
         self.admit(bytes.len() as u64)?;
         while !bytes.is_empty() {
-            let count = self
-                .waiting(guard, |inner, cx| inner.poll_write(cx, bytes))
-                .await?;
+            let count = self.waiting(guard, |inner, cx| inner.poll_write(cx, bytes)).await?;
             bytes = bytes.get(count..).unwrap_or_default();
         }
         self.waiting(guard, |inner, cx| inner.poll_flush(cx)).await
@@ -195,8 +163,7 @@ impl Socket {
 
     /// Half-closes and returns the bytes sent.
     pub(crate) async fn finish(&self, guard: &Guard) -> Result<u64, CallError> {
-        self.waiting(guard, |inner, cx| inner.poll_shutdown(cx))
-            .await?;
+        self.waiting(guard, |inner, cx| inner.poll_shutdown(cx)).await?;
         Ok(self.inner().sent)
     }
 
@@ -205,10 +172,7 @@ impl Socket {
         let mut inner = self.inner();
         let safe = self.plain || matches!(inner.stream, Stream::Tls(_));
         if !safe && inner.sent + bytes > PLAIN {
-            let message = format!(
-                "more than {PLAIN} bytes were to be sent to {} before TLS",
-                self.member
-            );
+            let message = format!("more than {PLAIN} bytes were to be sent to {} before TLS", self.member);
             return Err(refused(
                 "tls-required",
                 message,
@@ -224,19 +188,10 @@ impl Socket {
         guard: &Guard,
         mut work: impl FnMut(&mut Inner, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Result<T, CallError> {
-        let result = guard
-            .wait_for_peer(poll_fn(|cx| work(&mut self.inner(), cx)))
-            .await?;
+        let result = guard.wait_for_peer(poll_fn(|cx| work(&mut self.inner(), cx))).await?;
         result.map_err(|error| {
-            let hint = format!(
-                "Check the log of the server at {}, and the network between.",
-                self.member
-            );
-            refused_for_now(
-                "connection-lost",
-                format!("the connection to {} broke: {error}", self.member),
-                hint,
-            )
+            let hint = format!("Check the log of the server at {}, and the network between.", self.member);
+            refused_for_now("connection-lost", format!("the connection to {} broke: {error}", self.member), hint)
         })
     }
 
@@ -267,11 +222,7 @@ impl Inner {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_read_into(
-        &mut self,
-        cx: &mut Context<'_>,
-        space: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_read_into(&mut self, cx: &mut Context<'_>, space: &mut [u8]) -> Poll<io::Result<usize>> {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Err(error));
         }
@@ -299,11 +250,7 @@ impl Inner {
             Some(stream) => stream.poll_write(cx, bytes),
             None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         })?;
-        Poll::Ready(if count == 0 {
-            Err(io::ErrorKind::WriteZero.into())
-        } else {
-            Ok(count)
-        })
+        Poll::Ready(if count == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(count) })
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

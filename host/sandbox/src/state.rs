@@ -49,11 +49,7 @@ pub(crate) struct State {
 
 impl State {
     /// Opens what is granted. Errors: a root cannot be opened.
-    pub(crate) fn new(
-        grants: Grants,
-        watch: Watch,
-        cancel: CancellationToken,
-    ) -> Result<Self, crate::Failure> {
+    pub(crate) fn new(grants: Grants, watch: Watch, cancel: CancellationToken) -> Result<Self, crate::Failure> {
         let limits = grants.limits;
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles);
@@ -70,11 +66,7 @@ impl State {
             tls,
             settings: grants.settings,
             secrets: grants.secrets,
-            archive: Archive {
-                writer: grants.writer,
-                current: grants.current,
-                parent: grants.parent,
-            },
+            archive: Archive { writer: grants.writer, current: grants.current, parent: grants.parent },
             tree: Arc::new(Tree::open(grants.destination)?),
             extraction: Extraction::default(),
             told: None,
@@ -96,15 +88,8 @@ impl State {
         self.guard.check()?;
         self.busy_ticks += 1;
         if TICK * self.busy_ticks > self.limits.cpu {
-            let detail = format!(
-                "it computed for {} s without a host call",
-                self.limits.cpu.as_secs_f32()
-            );
-            return Err(Stop::Limit {
-                limit: "cpu",
-                detail,
-            }
-            .into());
+            let detail = format!("it computed for {} s without a host call", self.limits.cpu.as_secs_f32());
+            return Err(Stop::Limit { limit: "cpu", detail }.into());
         }
         Ok(UpdateDeadline::Continue(1))
     }
@@ -113,9 +98,6 @@ impl State {
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         self.host_call();
-        WasiCtxView {
-            ctx: &mut self.wasi,
-            table: &mut self.table,
-        }
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
 }

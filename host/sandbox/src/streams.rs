@@ -28,10 +28,7 @@ pub struct Content {
 
 impl Content {
     pub(crate) fn new(reader: ContentReader) -> Self {
-        Self {
-            reader,
-            chunk: Bytes::new(),
-        }
+        Self { reader, chunk: Bytes::new() }
     }
 
     /// Up to `max` bytes without copying; none at the end.
@@ -57,11 +54,7 @@ impl Source {
     }
 
     /// Exactly `length` bytes, at most [`LIST`]; fewer at the end.
-    pub(crate) async fn exact(
-        &mut self,
-        guard: &Guard,
-        length: usize,
-    ) -> Result<Vec<u8>, CallError> {
+    pub(crate) async fn exact(&mut self, guard: &Guard, length: usize) -> Result<Vec<u8>, CallError> {
         let content = match self {
             Self::Socket(socket) => return Ok(socket.read_exact(guard, length).await?.into()),
             Self::Content(content) => content,
@@ -106,9 +99,7 @@ impl SinkSlot {
     }
 
     pub(crate) fn take(&mut self) -> Result<Sink, CallError> {
-        self.0
-            .take()
-            .ok_or_else(|| misused("invalid-argument", "the sink is in use"))
+        self.0.take().ok_or_else(|| misused("invalid-argument", "the sink is in use"))
     }
 
     pub(crate) fn put(&mut self, sink: Sink) {
@@ -116,20 +107,13 @@ impl SinkSlot {
     }
 
     pub(crate) fn get(&mut self) -> Result<&mut Sink, CallError> {
-        self.0
-            .as_mut()
-            .ok_or_else(|| misused("invalid-argument", "the sink is in use"))
+        self.0.as_mut().ok_or_else(|| misused("invalid-argument", "the sink is in use"))
     }
 }
 
 impl Sink {
     /// Takes all of `bytes`.
-    pub(crate) async fn write(
-        &mut self,
-        guard: &Guard,
-        output: &Output,
-        bytes: &[u8],
-    ) -> Result<(), CallError> {
+    pub(crate) async fn write(&mut self, guard: &Guard, output: &Output, bytes: &[u8]) -> Result<(), CallError> {
         match self {
             Self::Socket(socket) => socket.write(guard, bytes).await,
             Self::Entry(entry) => {

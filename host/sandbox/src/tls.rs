@@ -4,13 +4,9 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{
-    WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
-};
+use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
@@ -30,10 +26,7 @@ pub(crate) struct Tls {
 
 impl Tls {
     pub(crate) fn new(policy: TlsPolicy) -> Self {
-        Self {
-            policy,
-            config: OnceLock::new(),
-        }
+        Self { policy, config: OnceLock::new() }
     }
 
     pub(crate) fn is_off(&self) -> bool {
@@ -70,10 +63,7 @@ pub(crate) async fn handshake(
             "Set host to the server's DNS name or address.",
         )
     })?;
-    connector
-        .connect(name, stream)
-        .await
-        .map_err(|error| explain(&host, &error))
+    connector.connect(name, stream).await.map_err(|error| explain(&host, &error))
 }
 
 /// RFC 5929 `tls-server-end-point` of the server's certificate.
@@ -89,19 +79,10 @@ fn failed(message: impl Into<String>, hint: impl Into<String>) -> CallError {
 fn client_config(policy: &TlsPolicy) -> Result<ClientConfig, CallError> {
     let provider = Arc::new(ring::default_provider());
     let algorithms = provider.signature_verification_algorithms;
-    let verifier = Verifier {
-        mode: policy.mode,
-        roots: roots(policy)?,
-        algorithms,
-    };
+    let verifier = Verifier { mode: policy.mode, roots: roots(policy)?, algorithms };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| {
-            failed(
-                format!("TLS cannot be set up: {error}"),
-                "Report this: it is a defect.",
-            )
-        })?
+        .map_err(|error| failed(format!("TLS cannot be set up: {error}"), "Report this: it is a defect."))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
     let mut config = match &policy.client {
@@ -109,17 +90,11 @@ fn client_config(policy: &TlsPolicy) -> Result<ClientConfig, CallError> {
         Some((chain, key)) => {
             let chain = certificates(chain, "client-certificate")?;
             let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| {
-                failed(
-                    "client-key is not a PEM private key",
-                    "Give client-key an unencrypted PEM private key.",
-                )
+                failed("client-key is not a PEM private key", "Give client-key an unencrypted PEM private key.")
             })?;
             builder.with_client_auth_cert(chain, key).map_err(|error| {
                 let hint = "Give client-certificate and client-key that belong together.";
-                failed(
-                    format!("the client certificate cannot be used: {error}"),
-                    hint,
-                )
+                failed(format!("the client certificate cannot be used: {error}"), hint)
             })?
         }
     };
@@ -129,20 +104,11 @@ fn client_config(policy: &TlsPolicy) -> Result<ClientConfig, CallError> {
 }
 
 fn certificates(pem: &str, setting: &str) -> Result<Vec<CertificateDer<'static>>, CallError> {
-    let unreadable = || {
-        failed(
-            format!("{setting} has no PEM certificate"),
-            format!("Give {setting} PEM certificates."),
-        )
-    };
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(|_| unreadable())?;
-    if certificates.is_empty() {
-        Err(unreadable())
-    } else {
-        Ok(certificates)
-    }
+    let unreadable =
+        || failed(format!("{setting} has no PEM certificate"), format!("Give {setting} PEM certificates."));
+    let certificates: Vec<_> =
+        CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(|_| unreadable())?;
+    if certificates.is_empty() { Err(unreadable()) } else { Ok(certificates) }
 }
 
 fn roots(policy: &TlsPolicy) -> Result<RootCertStore, CallError> {
@@ -152,10 +118,7 @@ fn roots(policy: &TlsPolicy) -> Result<RootCertStore, CallError> {
         (Some(pem), _) => {
             for certificate in certificates(pem, "ca")? {
                 roots.add(certificate).map_err(|error| {
-                    failed(
-                        format!("ca cannot be used: {error}"),
-                        "Give ca the PEM certificate of the authority.",
-                    )
+                    failed(format!("ca cannot be used: {error}"), "Give ca the PEM certificate of the authority.")
                 })?;
             }
         }
@@ -189,13 +152,7 @@ impl ServerCertVerifier for Verifier {
         if chain {
             let certificate = ParsedCertificate::try_from(end_entity)?;
             let algorithms = self.algorithms.all;
-            verify_server_cert_signed_by_trust_anchor(
-                &certificate,
-                &self.roots,
-                intermediates,
-                now,
-                algorithms,
-            )?;
+            verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, algorithms)?;
             if self.mode == TlsMode::VerifyFull {
                 verify_server_name(&certificate, server_name)?;
             }
@@ -228,9 +185,7 @@ impl ServerCertVerifier for Verifier {
 
 /// A failed handshake in words for people.
 fn explain(host: &str, error: &std::io::Error) -> CallError {
-    let inner = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     let (message, hint) = match inner {
         Some(rustls::Error::InvalidCertificate(reason)) => explain_certificate(host, reason),
         Some(rustls::Error::AlertReceived(alert)) => (
@@ -260,18 +215,13 @@ fn explain_certificate(host: &str, reason: &CertificateError) -> (String, String
             "is not signed by a known authority".to_owned(),
             "Set ca to the PEM certificate of the authority that signed it.",
         ),
-        Reason::Expired | Reason::ExpiredContext { .. } => (
-            "has expired".to_owned(),
-            "Renew the server's certificate, and check the clock of this machine.",
-        ),
-        Reason::NotValidYet | Reason::NotValidYetContext { .. } => (
-            "is not valid yet".to_owned(),
-            "Check the clocks of this machine and of the server.",
-        ),
-        other => (
-            format!("was refused: {other}"),
-            "Give the server a certificate of an authority that is in ca.",
-        ),
+        Reason::Expired | Reason::ExpiredContext { .. } => {
+            ("has expired".to_owned(), "Renew the server's certificate, and check the clock of this machine.")
+        }
+        Reason::NotValidYet | Reason::NotValidYetContext { .. } => {
+            ("is not valid yet".to_owned(), "Check the clocks of this machine and of the server.")
+        }
+        other => (format!("was refused: {other}"), "Give the server a certificate of an authority that is in ca."),
     };
     (format!("the certificate of {host} {what}"), hint.to_owned())
 }

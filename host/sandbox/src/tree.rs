@@ -31,39 +31,22 @@ struct Root {
 /// Permission bits that a guest can give: never set-user-id.
 const PERMISSIONS: u32 = 0o777;
 /// Nothing but the root's own directories may be walked through.
-const BENEATH: ResolveFlags = ResolveFlags::BENEATH
-    .union(ResolveFlags::NO_SYMLINKS)
-    .union(ResolveFlags::NO_MAGICLINKS);
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 impl Tree {
     /// Opens the roots. The operator's own path to a root may have links; nothing beneath it may.
     pub(crate) fn open(destination: Option<Destination>) -> Result<Self, Failure> {
         let Some(destination) = destination else {
-            return Ok(Self {
-                roots: Vec::new(),
-                owner: None,
-                written: AtomicU64::new(0),
-            });
+            return Ok(Self { roots: Vec::new(), owner: None, written: AtomicU64::new(0) });
         };
-        let roots = destination
-            .roots
-            .into_iter()
-            .map(|(name, path)| Root::open(name, &path))
-            .collect::<Result<_, _>>()?;
-        let owner = destination
-            .owner
-            .map(|(user, group)| (Uid::from_raw(user), Gid::from_raw(group)));
-        Ok(Self {
-            roots,
-            owner,
-            written: AtomicU64::new(0),
-        })
+        let roots =
+            destination.roots.into_iter().map(|(name, path)| Root::open(name, &path)).collect::<Result<_, _>>()?;
+        let owner = destination.owner.map(|(user, group)| (Uid::from_raw(user), Gid::from_raw(group)));
+        Ok(Self { roots, owner, written: AtomicU64::new(0) })
     }
 
     pub(crate) fn roots(&self) -> impl Iterator<Item = (&str, &Path)> {
-        self.roots
-            .iter()
-            .map(|root| (root.name.as_str(), root.real.as_path()))
+        self.roots.iter().map(|root| (root.name.as_str(), root.real.as_path()))
     }
 
     /// Bytes of all files so far.
@@ -72,12 +55,7 @@ impl Tree {
     }
 
     /// Creates one directory; "" gives mode and owner to the root itself.
-    pub(crate) fn create_directory(
-        &self,
-        root: &str,
-        path: &str,
-        mode: u32,
-    ) -> Result<(), CallError> {
+    pub(crate) fn create_directory(&self, root: &str, path: &str, mode: u32) -> Result<(), CallError> {
         let root = self.root(root)?;
         let create = || {
             if path.is_empty() {
@@ -96,19 +74,13 @@ impl Tree {
     }
 
     /// Creates a file that only its owner can read until it is finished.
-    pub(crate) fn create_file(
-        this: &Arc<Self>,
-        root: &str,
-        path: &str,
-        mode: u32,
-    ) -> Result<NewFile, CallError> {
+    pub(crate) fn create_file(this: &Arc<Self>, root: &str, path: &str, mode: u32) -> Result<NewFile, CallError> {
         let root = this.root(root)?;
         check(path)?;
         let place = root.real.join(path);
         let create = || {
             let (parent, name) = root.parent(path)?;
-            let flags =
-                OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let file = rustix::fs::openat2(&parent, name, flags, Mode::RUSR | Mode::WUSR, BENEATH)?;
             Ok(NewFile {
                 tree: this.clone(),
@@ -132,13 +104,9 @@ impl Tree {
             let (parent, name) = root.parent(path)?;
             rustix::fs::symlinkat(&target.real, &parent, name)?;
             match self.owner {
-                Some((user, group)) => rustix::fs::chownat(
-                    &parent,
-                    name,
-                    Some(user),
-                    Some(group),
-                    AtFlags::SYMLINK_NOFOLLOW,
-                ),
+                Some((user, group)) => {
+                    rustix::fs::chownat(&parent, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)
+                }
                 None => Ok(()),
             }
         };
@@ -156,21 +124,14 @@ impl Tree {
     }
 
     fn root(&self, name: &str) -> Result<&Root, CallError> {
-        self.roots
-            .iter()
-            .find(|root| root.name == name)
-            .ok_or_else(|| {
-                let message = if name.is_empty() {
-                    "this job has no destination".to_owned()
-                } else {
-                    format!("there is no root '{name}'")
-                };
-                refused(
-                    "unknown-root",
-                    message,
-                    "Give the restore a directory for it, such as by --map OLD=NEW.",
-                )
-            })
+        self.roots.iter().find(|root| root.name == name).ok_or_else(|| {
+            let message = if name.is_empty() {
+                "this job has no destination".to_owned()
+            } else {
+                format!("there is no root '{name}'")
+            };
+            refused("unknown-root", message, "Give the restore a directory for it, such as by --map OLD=NEW.")
+        })
     }
 
     /// Owner first: giving a file away takes permission bits away.
@@ -188,19 +149,12 @@ impl Root {
             let real = path.canonicalize()?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let directory = rustix::fs::open(&real, flags, Mode::empty())?;
-            Ok(Self {
-                name,
-                real,
-                directory,
-            })
+            Ok(Self { name, real, directory })
         };
         open().map_err(|error: std::io::Error| Failure::Host {
             code: "destination-failed".to_owned(),
             message: format!("cannot open the directory {}: {error}", path.display()),
-            hint: Some(
-                "Create the directory, and let the user that runs this appliance write to it."
-                    .to_owned(),
-            ),
+            hint: Some("Create the directory, and let the user that runs this appliance write to it.".to_owned()),
             retryable: false,
         })
     }
@@ -209,10 +163,7 @@ impl Root {
     fn parent<'a>(&self, path: &'a str) -> rustix::io::Result<(OwnedFd, &'a str)> {
         let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok((
-            rustix::fs::openat2(&self.directory, parent, flags, Mode::empty(), BENEATH)?,
-            name,
-        ))
+        Ok((rustix::fs::openat2(&self.directory, parent, flags, Mode::empty(), BENEATH)?, name))
     }
 }
 
@@ -240,14 +191,8 @@ impl NewFile {
 
     /// Gives the file its owner and mode; returns its bytes.
     pub(crate) fn finish(mut self) -> Result<u64, CallError> {
-        let file = OwnedFd::from(
-            self.file
-                .try_clone()
-                .map_err(|_| explain("finish", &self.place, Errno::MFILE))?,
-        );
-        self.tree
-            .adorn(&file, self.mode)
-            .map_err(|errno| explain("finish", &self.place, errno))?;
+        let file = OwnedFd::from(self.file.try_clone().map_err(|_| explain("finish", &self.place, Errno::MFILE))?);
+        self.tree.adorn(&file, self.mode).map_err(|errno| explain("finish", &self.place, errno))?;
         self.tree.written.fetch_add(self.written, Ordering::Relaxed);
         self.finished = true;
         Ok(self.written)
@@ -265,10 +210,7 @@ impl Drop for NewFile {
 
 fn check(path: &str) -> Result<(), CallError> {
     match paths::objection(path) {
-        Some(objection) => Err(misused(
-            "invalid-path",
-            format!("the path is not usable: {objection}"),
-        )),
+        Some(objection) => Err(misused("invalid-path", format!("the path is not usable: {objection}"))),
         None => Ok(()),
     }
 }
@@ -282,21 +224,12 @@ fn explain(step: &str, place: &Path, errno: Errno) -> CallError {
             say("a symbolic link is in the way"),
             "Restore into an empty directory that nobody else writes to.",
         ),
-        Errno::EXIST => refused(
-            "already-exists",
-            say("it is already there"),
-            "Restore into an empty directory.",
-        ),
-        Errno::NOENT | Errno::NOTDIR => {
-            misused("not-found", say("its parent directory is not there"))
-        }
+        Errno::EXIST => refused("already-exists", say("it is already there"), "Restore into an empty directory."),
+        Errno::NOENT | Errno::NOTDIR => misused("not-found", say("its parent directory is not there")),
         Errno::NOSPC | Errno::DQUOT => CallError::Failed(error(
             "disk-full",
             say("the disk is full"),
-            format!(
-                "Free space on the file system of {}, or restore to another directory.",
-                place.display()
-            ),
+            format!("Free space on the file system of {}, or restore to another directory.", place.display()),
             true,
         )),
         Errno::ACCESS | Errno::PERM | Errno::ROFS => CallError::Failed(error(
@@ -342,45 +275,28 @@ mod tests {
     }
 
     fn code<T>(result: Result<T, CallError>) -> String {
-        result
-            .err()
-            .and_then(|error| error.code().map(str::to_owned))
-            .unwrap_or_default()
+        result.err().and_then(|error| error.code().map(str::to_owned)).unwrap_or_default()
     }
 
     #[test]
     fn files_and_directories_get_their_modes() {
         let directory = tempfile::tempdir().expect("a directory");
         let tree = tree(directory.path());
-        tree.create_directory("", "", 0o700)
-            .ok()
-            .expect("the root itself");
-        tree.create_directory("", "base", 0o750)
-            .ok()
-            .expect("created");
+        tree.create_directory("", "", 0o700).ok().expect("the root itself");
+        tree.create_directory("", "base", 0o750).ok().expect("created");
         assert_eq!(write(&tree, "base/1259").ok(), Some(7));
         tree.sync().ok().expect("durable");
         assert_eq!(tree.written(), 7);
-        let mode = |path: &str| {
-            std::fs::metadata(directory.path().join(path))
-                .expect("there")
-                .permissions()
-                .mode()
-                & 0o7777
-        };
-        assert_eq!(
-            (mode("main"), mode("main/base"), mode("main/base/1259")),
-            (0o700, 0o750, 0o640)
-        );
+        let mode =
+            |path: &str| std::fs::metadata(directory.path().join(path)).expect("there").permissions().mode() & 0o7777;
+        assert_eq!((mode("main"), mode("main/base"), mode("main/base/1259")), (0o700, 0o750, 0o640));
     }
 
     #[test]
     fn an_unfinished_file_is_removed() {
         let directory = tempfile::tempdir().expect("a directory");
         let tree = tree(directory.path());
-        let mut file = Tree::create_file(&tree, "", "half", 0o600)
-            .ok()
-            .expect("created");
+        let mut file = Tree::create_file(&tree, "", "half", 0o600).ok().expect("created");
         file.write(b"content").ok().expect("written");
         assert!(directory.path().join("main/half").exists());
         drop(file);
@@ -391,24 +307,11 @@ mod tests {
     fn no_path_leaves_its_root() {
         let directory = tempfile::tempdir().expect("a directory");
         let tree = tree(directory.path());
-        for path in [
-            "../escaped",
-            "/etc/escaped",
-            "a/../../escaped",
-            "",
-            ".",
-            "a//b",
-        ] {
+        for path in ["../escaped", "/etc/escaped", "a/../../escaped", "", ".", "a//b"] {
             assert_eq!(code(write(&tree, path)), "invalid-path", "{path:?}");
         }
-        assert_eq!(
-            code(tree.create_directory("", "../escaped", 0o700)),
-            "invalid-path"
-        );
-        assert_eq!(
-            code(tree.create_directory("nowhere", "a", 0o700)),
-            "unknown-root"
-        );
+        assert_eq!(code(tree.create_directory("", "../escaped", 0o700)), "invalid-path");
+        assert_eq!(code(tree.create_directory("nowhere", "a", 0o700)), "unknown-root");
         assert_eq!(code(tree.link_root("", "link", "/etc")), "unknown-root");
     }
 
@@ -419,43 +322,26 @@ mod tests {
         std::fs::create_dir(&outside).expect("created");
         std::fs::write(outside.join("precious"), "precious").expect("written");
         let tree = tree(directory.path());
-        tree.create_directory("", "base", 0o700)
-            .ok()
-            .expect("created");
+        tree.create_directory("", "base", 0o700).ok().expect("created");
         // Somebody swaps the directory, and plants a link where a file is to come.
         let main = directory.path().join("main");
         std::fs::remove_dir(main.join("base")).expect("removed");
         symlink(&outside, main.join("base")).expect("linked");
         symlink(outside.join("precious"), main.join("file")).expect("linked");
         assert_eq!(code(write(&tree, "base/new")), "path-escapes");
-        assert_eq!(
-            code(tree.create_directory("", "base/new", 0o700)),
-            "path-escapes"
-        );
+        assert_eq!(code(tree.create_directory("", "base/new", 0o700)), "path-escapes");
         assert_eq!(code(write(&tree, "file")), "already-exists");
         assert_eq!(std::fs::read_dir(&outside).expect("there").count(), 1);
-        assert_eq!(
-            std::fs::read(outside.join("precious")).expect("there"),
-            b"precious"
-        );
+        assert_eq!(std::fs::read(outside.join("precious")).expect("there"), b"precious");
     }
 
     #[test]
     fn a_link_leads_to_a_granted_root_only() {
         let directory = tempfile::tempdir().expect("a directory");
         let tree = tree(directory.path());
-        tree.link_root("", "16400", "/old/space")
-            .ok()
-            .expect("linked");
+        tree.link_root("", "16400", "/old/space").ok().expect("linked");
         let target = std::fs::read_link(directory.path().join("main/16400")).expect("a link");
-        assert_eq!(
-            target,
-            directory
-                .path()
-                .join("space")
-                .canonicalize()
-                .expect("there")
-        );
+        assert_eq!(target, directory.path().join("space").canonicalize().expect("there"));
         // Even this one is not walked through: the guest names the root it means.
         assert_eq!(code(write(&tree, "16400/file")), "path-escapes");
     }

@@ -50,14 +50,7 @@ struct Inner {
 impl Voice {
     pub(crate) fn new(events: Arc<dyn Events>) -> Self {
         let now = Instant::now();
-        let inner = Inner {
-            events,
-            allowance: BURST,
-            refilled: now,
-            left_out: 0,
-            progress: None,
-            last_error: None,
-        };
+        let inner = Inner { events, allowance: BURST, refilled: now, left_out: 0, progress: None, last_error: None };
         Self(Arc::new(Mutex::new(inner)))
     }
 
@@ -84,16 +77,11 @@ impl Voice {
     pub(crate) fn progress(&self, phase: &str, done: u64, total: Option<u64>, unit: &str) {
         let (phase, now) = (harmless(phase, NAME), Instant::now());
         let mut inner = self.inner();
-        let soon = inner
-            .progress
-            .as_ref()
-            .is_some_and(|(last, at)| *last == phase && now - *at < PROGRESS_EVERY);
+        let soon = inner.progress.as_ref().is_some_and(|(last, at)| *last == phase && now - *at < PROGRESS_EVERY);
         if soon && total != Some(done) {
             return;
         }
-        inner
-            .events
-            .progress(&phase, done, total, &harmless(unit, NAME));
+        inner.events.progress(&phase, done, total, &harmless(unit, NAME));
         inner.progress = Some((phase, now));
     }
 
@@ -116,9 +104,7 @@ impl Inner {
     fn refill(&mut self) {
         let seconds = self.refilled.elapsed().as_secs();
         if seconds > 0 {
-            let lines = u32::try_from(seconds)
-                .unwrap_or(u32::MAX)
-                .saturating_mul(LINES_PER_SECOND);
+            let lines = u32::try_from(seconds).unwrap_or(u32::MAX).saturating_mul(LINES_PER_SECOND);
             self.allowance = self.allowance.saturating_add(lines).min(BURST);
             self.refilled = Instant::now();
         }
@@ -127,10 +113,7 @@ impl Inner {
     fn admit_left_out(&mut self) {
         let lines = std::mem::take(&mut self.left_out);
         if lines > 0 {
-            self.events.log(
-                "warn",
-                &format!("{lines} lines of the plugin's log were left out: too many at once"),
-            );
+            self.events.log("warn", &format!("{lines} lines of the plugin's log were left out: too many at once"));
         }
     }
 }
@@ -164,25 +147,16 @@ pub(crate) mod tests {
 
     impl Events for Heard {
         fn log(&self, level: &str, message: &str) {
-            self.0
-                .lock()
-                .expect("unpoisoned")
-                .push(format!("{level}: {message}"));
+            self.0.lock().expect("unpoisoned").push(format!("{level}: {message}"));
         }
         fn progress(&self, phase: &str, done: u64, _total: Option<u64>, unit: &str) {
-            self.0
-                .lock()
-                .expect("unpoisoned")
-                .push(format!("{phase} {done} {unit}"));
+            self.0.lock().expect("unpoisoned").push(format!("{phase} {done} {unit}"));
         }
     }
 
     #[test]
     fn control_characters_never_pass() {
-        assert_eq!(
-            harmless("a\nb\u{1b}[2J\u{202e}ü", 100),
-            "a\\nb\\u{1b}[2J\\u{202e}ü"
-        );
+        assert_eq!(harmless("a\nb\u{1b}[2J\u{202e}ü", 100), "a\\nb\\u{1b}[2J\\u{202e}ü");
         assert_eq!(harmless("abcdef", 3), "abc…");
     }
 

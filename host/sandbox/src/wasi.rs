@@ -17,14 +17,8 @@ const RANDOM: u64 = 64 << 10;
 /// A context in which nothing is to be had but clocks, randomness and a voice.
 pub(crate) fn empty_context(voice: &Voice) -> WasiCtx {
     WasiCtxBuilder::new()
-        .stdout(Printed {
-            voice: voice.clone(),
-            level: "info",
-        })
-        .stderr(Printed {
-            voice: voice.clone(),
-            level: "warn",
-        })
+        .stdout(Printed { voice: voice.clone(), level: "info" })
+        .stderr(Printed { voice: voice.clone(), level: "warn" })
         .max_random_size(RANDOM)
         .allow_tcp(false)
         .allow_udp(false)
@@ -46,11 +40,7 @@ impl IsTerminal for Printed {
 
 impl StdoutStream for Printed {
     fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(Lines {
-            voice: self.voice.clone(),
-            level: self.level,
-            line: Vec::new(),
-        })
+        Box::new(Lines { voice: self.voice.clone(), level: self.level, line: Vec::new() })
     }
 
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
@@ -68,10 +58,7 @@ struct Lines {
 impl Lines {
     fn end(&mut self) {
         let line = std::mem::take(&mut self.line);
-        self.voice.log(
-            self.level,
-            String::from_utf8_lossy(&line).trim_end_matches('\r'),
-        );
+        self.voice.log(self.level, String::from_utf8_lossy(&line).trim_end_matches('\r'));
     }
 }
 
@@ -94,8 +81,7 @@ impl OutputStream for Lines {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let text = piece.strip_suffix(b"\n").unwrap_or(piece);
             // What a line has beyond its bound is cut off, not kept.
-            self.line
-                .extend_from_slice(&text[..text.len().min(LINE - self.line.len())]);
+            self.line.extend_from_slice(&text[..text.len().min(LINE - self.line.len())]);
             if text.len() < piece.len() {
                 self.end();
             }
@@ -122,10 +108,7 @@ mod tests {
     #[test]
     fn printed_bytes_become_bounded_lines() {
         let heard = Arc::new(Heard::default());
-        let printed = Printed {
-            voice: Voice::new(heard.clone()),
-            level: "warn",
-        };
+        let printed = Printed { voice: Voice::new(heard.clone()), level: "warn" };
         let mut stream = printed.p2_stream();
         for bytes in ["one\ntw".as_bytes(), b"o\r\n\xff", &[b'x'; 3 * LINE]] {
             assert!(stream.write(Bytes::copy_from_slice(bytes)).is_ok());

@@ -26,57 +26,28 @@ const EXTRA: usize = 16 << 10;
 
 impl Archive {
     fn writer(&self) -> Result<&Arc<BackupWriter>, CallError> {
-        self.writer
-            .as_ref()
-            .ok_or_else(|| misused("not-granted", "this job writes no backup"))
+        self.writer.as_ref().ok_or_else(|| misused("not-granted", "this job writes no backup"))
     }
 }
 
 impl Host for State {
-    async fn begin_entry(
-        &mut self,
-        entry: Entry,
-        class: ContentClass,
-    ) -> Result<Resource<SinkSlot>, CallError> {
+    async fn begin_entry(&mut self, entry: Entry, class: ContentClass) -> Result<Resource<SinkSlot>, CallError> {
         let writer = self.archive.writer()?;
         let (entry, class) = (admitted(entry)?, admitted_class(class)?);
         let writer = self.guard.wait(writer.begin_entry(entry, class)).await??;
-        Ok(self
-            .table
-            .push(SinkSlot::new(Sink::Entry(Box::new(writer))))?)
+        Ok(self.table.push(SinkSlot::new(Sink::Entry(Box::new(writer))))?)
     }
 
-    async fn annotate(
-        &mut self,
-        path: String,
-        key: String,
-        value: String,
-    ) -> Result<(), CallError> {
+    async fn annotate(&mut self, path: String, key: String, value: String) -> Result<(), CallError> {
         let writer = self.archive.writer()?;
         if key.len() + value.len() > EXTRA {
-            return Err(misused(
-                "invalid-argument",
-                format!("an annotation may have {EXTRA} bytes"),
-            ));
+            return Err(misused("invalid-argument", format!("an annotation may have {EXTRA} bytes")));
         }
-        Ok(self
-            .guard
-            .wait(writer.annotate(&path, &key, &value))
-            .await??)
+        Ok(self.guard.wait(writer.annotate(&path, &key, &value)).await??)
     }
 
-    async fn reuse(
-        &mut self,
-        _: Resource<SinkSlot>,
-        _: String,
-        _: u64,
-        _: u64,
-    ) -> Result<(), CallError> {
-        Err(refused(
-            "unsupported",
-            "this version cannot reuse the parent's bytes",
-            "The plugin must send the bytes.",
-        ))
+    async fn reuse(&mut self, _: Resource<SinkSlot>, _: String, _: u64, _: u64) -> Result<(), CallError> {
+        Err(refused("unsupported", "this version cannot reuse the parent's bytes", "The plugin must send the bytes."))
     }
 
     async fn current(&mut self) -> wasmtime::Result<Option<Resource<BackupReader>>> {
@@ -102,13 +73,8 @@ impl HostBackup for State {
         after: String,
         limit: u32,
     ) -> Result<Vec<Entry>, CallError> {
-        let limit = usize::try_from(limit)
-            .unwrap_or(PAGE_ENTRIES)
-            .clamp(1, PAGE_ENTRIES);
-        let found = self
-            .guard
-            .wait(self.table.get(&this)?.entries(&prefix, &after, limit))
-            .await??;
+        let limit = usize::try_from(limit).unwrap_or(PAGE_ENTRIES).clamp(1, PAGE_ENTRIES);
+        let found = self.guard.wait(self.table.get(&this)?.entries(&prefix, &after, limit)).await??;
         let mut bytes = 0;
         let page = found.into_iter().take_while(|entry| {
             // The first entry always fits: an empty page would be the end.
@@ -126,10 +92,7 @@ impl HostBackup for State {
         offset: u64,
         length: Option<u64>,
     ) -> Result<Resource<Source>, CallError> {
-        let content = self
-            .guard
-            .wait(self.table.get(&this)?.open(&path, offset, length))
-            .await??;
+        let content = self.guard.wait(self.table.get(&this)?.open(&path, offset, length)).await??;
         Ok(self.table.push(Source::Content(Content::new(content)))?)
     }
 
@@ -140,15 +103,9 @@ impl HostBackup for State {
         algorithm: String,
     ) -> Result<Vec<u8>, CallError> {
         if !matches!(algorithm.as_str(), "sha256" | "crc32c" | "blake3") {
-            return Err(misused(
-                "invalid-argument",
-                "a digest is by sha256, crc32c or blake3",
-            ));
+            return Err(misused("invalid-argument", "a digest is by sha256, crc32c or blake3"));
         }
-        Ok(self
-            .guard
-            .wait(self.table.get(&this)?.digest(&path, &algorithm))
-            .await??)
+        Ok(self.guard.wait(self.table.get(&this)?.digest(&path, &algorithm)).await??)
     }
 
     async fn drop(&mut self, this: Resource<BackupReader>) -> wasmtime::Result<()> {
@@ -160,40 +117,23 @@ impl HostBackup for State {
 /// A guest's entry, checked.
 fn admitted(entry: Entry) -> Result<repository::Entry, CallError> {
     if let Some(objection) = paths::objection(&entry.path) {
-        return Err(misused(
-            "invalid-path",
-            format!("the entry's path is not usable: {objection}"),
-        ));
+        return Err(misused("invalid-path", format!("the entry's path is not usable: {objection}")));
     }
-    let (keys, bytes) = (
-        entry.extra.len(),
-        entry
-            .extra
-            .iter()
-            .map(|(key, value)| key.len() + value.len())
-            .sum::<usize>(),
-    );
+    let (keys, bytes) =
+        (entry.extra.len(), entry.extra.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>());
     let annotations: std::collections::BTreeMap<String, String> = entry.extra.into_iter().collect();
     if bytes > EXTRA || annotations.len() < keys {
         return Err(misused(
             "invalid-argument",
-            format!(
-                "'extra' of {} is over {EXTRA} bytes or repeats a key",
-                entry.path
-            ),
+            format!("'extra' of {} is over {EXTRA} bytes or repeats a key", entry.path),
         ));
     }
     let kind = match entry.kind {
         EntryKind::File => repository::EntryKind::File,
         EntryKind::Directory => repository::EntryKind::Directory,
-        EntryKind::Symlink(target) if target.len() <= paths::LONGEST => {
-            repository::EntryKind::Symlink(target)
-        }
+        EntryKind::Symlink(target) if target.len() <= paths::LONGEST => repository::EntryKind::Symlink(target),
         EntryKind::Symlink(_) => {
-            return Err(misused(
-                "invalid-argument",
-                format!("the target of {} is too long", entry.path),
-            ));
+            return Err(misused("invalid-argument", format!("the target of {} is too long", entry.path)));
         }
     };
     Ok(repository::Entry {
@@ -212,10 +152,9 @@ fn admitted_class(class: ContentClass) -> Result<repository::ContentClass, CallE
         ContentClass::Pages(size) if size.is_power_of_two() && (512..=65_536).contains(&size) => {
             Ok(repository::ContentClass::Pages(size))
         }
-        ContentClass::Pages(size) => Err(misused(
-            "invalid-argument",
-            format!("pages of {size} bytes are not possible"),
-        )),
+        ContentClass::Pages(size) => {
+            Err(misused("invalid-argument", format!("pages of {size} bytes are not possible")))
+        }
     }
 }
 
@@ -241,10 +180,6 @@ fn size(entry: &repository::Entry) -> usize {
         repository::EntryKind::Symlink(target) => target.len(),
         _ => 0,
     };
-    let extra: usize = entry
-        .annotations
-        .iter()
-        .map(|(key, value)| key.len() + value.len() + 16)
-        .sum();
+    let extra: usize = entry.annotations.iter().map(|(key, value)| key.len() + value.len() + 16).sum();
     entry.path.len() + target + extra + 64
 }

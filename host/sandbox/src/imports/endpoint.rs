@@ -16,12 +16,7 @@ const ALPN_BYTES: usize = 255;
 
 impl Host for State {
     async fn addresses(&mut self) -> wasmtime::Result<Vec<String>> {
-        Ok(self
-            .dialler
-            .members()
-            .iter()
-            .map(Member::to_string)
-            .collect())
+        Ok(self.dialler.members().iter().map(Member::to_string).collect())
     }
 
     async fn connect(&mut self, address: u32) -> Result<Resource<Socket>, CallError> {
@@ -43,11 +38,7 @@ impl HostConnection for State {
         Ok(self.table.push(SinkSlot::new(Sink::Socket(socket)))?)
     }
 
-    async fn start_tls(
-        &mut self,
-        this: Resource<Socket>,
-        alpn: Vec<String>,
-    ) -> Result<(), CallError> {
+    async fn start_tls(&mut self, this: Resource<Socket>, alpn: Vec<String>) -> Result<(), CallError> {
         let socket = self.table.get(&this)?;
         let Member::Tcp { host, .. } = socket.member() else {
             return Err(misused("tls-off", "a Unix socket has no TLS"));
@@ -59,32 +50,19 @@ impl HostConnection for State {
                 "Set tls to verify-full, verify-ca or require.",
             ));
         }
-        if alpn.len() > ALPN_NAMES
-            || alpn
-                .iter()
-                .any(|name| name.is_empty() || name.len() > ALPN_BYTES)
-        {
-            return Err(misused(
-                "invalid-argument",
-                format!("at most {ALPN_NAMES} names of 1 to {ALPN_BYTES} bytes"),
-            ));
+        if alpn.len() > ALPN_NAMES || alpn.iter().any(|name| name.is_empty() || name.len() > ALPN_BYTES) {
+            return Err(misused("invalid-argument", format!("at most {ALPN_NAMES} names of 1 to {ALPN_BYTES} bytes")));
         }
         let connector = self.tls.connector(alpn)?;
         let stream = socket.begin_tls()?;
         // A task of its own has the thread's stack: certificates are deep code, and the guest's fiber is short.
         let handshake = tokio::spawn(crate::tls::handshake(connector, host.clone(), stream));
-        let done = self
-            .guard
-            .wait(timeout(self.dialler.patience(), handshake))
-            .await?;
+        let done = self.guard.wait(timeout(self.dialler.patience(), handshake)).await?;
         let stream = match done {
             Ok(Ok(stream)) => stream?,
             Ok(Err(error)) => return Err(CallError::Stopped(wasmtime::Error::new(error))),
             Err(_) => {
-                let message = format!(
-                    "{} did not finish the TLS handshake in time",
-                    socket.member()
-                );
+                let message = format!("{} did not finish the TLS handshake in time", socket.member());
                 let hint = "Check that the server speaks TLS on this port.";
                 return Err(refused_for_now("tls-failed", message, hint));
             }
@@ -94,17 +72,9 @@ impl HostConnection for State {
         Ok(())
     }
 
-    async fn channel_binding(
-        &mut self,
-        this: Resource<Socket>,
-        kind: String,
-    ) -> wasmtime::Result<Option<Vec<u8>>> {
+    async fn channel_binding(&mut self, this: Resource<Socket>, kind: String) -> wasmtime::Result<Option<Vec<u8>>> {
         let socket = self.table.get(&this)?;
-        Ok(if kind == "tls-server-end-point" {
-            socket.end_point_binding()
-        } else {
-            None
-        })
+        Ok(if kind == "tls-server-end-point" { socket.end_point_binding() } else { None })
     }
 
     async fn drop(&mut self, this: Resource<Socket>) -> wasmtime::Result<()> {

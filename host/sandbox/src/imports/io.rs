@@ -19,31 +19,15 @@ const WAITED: usize = 1_024;
 impl HostByteSource for State {
     async fn read(&mut self, this: Resource<Source>, max: u32) -> Result<Vec<u8>, CallError> {
         if max == 0 {
-            return Err(misused(
-                "invalid-argument",
-                "a read of no bytes cannot tell the end from the beginning",
-            ));
+            return Err(misused("invalid-argument", "a read of no bytes cannot tell the end from the beginning"));
         }
         let max = usize::try_from(max).unwrap_or(LIST).min(LIST);
-        Ok(self
-            .table
-            .get_mut(&this)?
-            .piece(&self.guard, max)
-            .await?
-            .into())
+        Ok(self.table.get_mut(&this)?.piece(&self.guard, max).await?.into())
     }
 
-    async fn read_exact(
-        &mut self,
-        this: Resource<Source>,
-        length: u32,
-    ) -> Result<Vec<u8>, CallError> {
+    async fn read_exact(&mut self, this: Resource<Source>, length: u32) -> Result<Vec<u8>, CallError> {
         let length = list_length(length as usize)?;
-        let bytes = self
-            .table
-            .get_mut(&this)?
-            .exact(&self.guard, length)
-            .await?;
+        let bytes = self.table.get_mut(&this)?.exact(&self.guard, length).await?;
         if bytes.len() < length {
             let message = format!("the stream ended after {} of {length} bytes", bytes.len());
             return Err(super::types::refused_for_now(
@@ -79,11 +63,7 @@ impl HostByteSource for State {
 impl HostByteSink for State {
     async fn write(&mut self, this: Resource<SinkSlot>, bytes: Vec<u8>) -> Result<(), CallError> {
         list_length(bytes.len())?;
-        self.table
-            .get_mut(&this)?
-            .get()?
-            .write(&self.guard, &self.output, &bytes)
-            .await
+        self.table.get_mut(&this)?.get()?.write(&self.guard, &self.output, &bytes).await
     }
 
     async fn finish(&mut self, sink: Resource<SinkSlot>) -> Result<u64, CallError> {
@@ -112,17 +92,10 @@ impl Host for State {
         moved
     }
 
-    async fn wait(
-        &mut self,
-        sources: Vec<Resource<Source>>,
-        timeout_ms: u32,
-    ) -> Result<Vec<u32>, CallError> {
+    async fn wait(&mut self, sources: Vec<Resource<Source>>, timeout_ms: u32) -> Result<Vec<u32>, CallError> {
         let distinct: BTreeSet<u32> = sources.iter().map(Resource::rep).collect();
         if sources.len() > WAITED || distinct.len() < sources.len() {
-            return Err(misused(
-                "invalid-argument",
-                format!("wait takes at most {WAITED} sources, each once"),
-            ));
+            return Err(misused("invalid-argument", format!("wait takes at most {WAITED} sources, each once")));
         }
         let mut sockets = Vec::with_capacity(sources.len());
         for source in &sources {
@@ -135,34 +108,20 @@ impl Host for State {
         let readable = poll_fn(|cx| {
             let mut readable = Vec::new();
             for (position, socket) in (0..).zip(&sockets) {
-                if socket
-                    .as_ref()
-                    .is_none_or(|socket| socket.poll_readable(cx).is_ready())
-                {
+                if socket.as_ref().is_none_or(|socket| socket.poll_readable(cx).is_ready()) {
                     readable.push(position);
                 }
             }
-            if readable.is_empty() {
-                Poll::Pending
-            } else {
-                Poll::Ready(readable)
-            }
+            if readable.is_empty() { Poll::Pending } else { Poll::Ready(readable) }
         });
         let limit = Duration::from_millis(timeout_ms.into());
-        Ok(self
-            .guard
-            .wait(timeout(limit, readable))
-            .await?
-            .unwrap_or_default())
+        Ok(self.guard.wait(timeout(limit, readable)).await?.unwrap_or_default())
     }
 }
 
 fn list_length(length: usize) -> Result<usize, CallError> {
     if length > LIST {
-        return Err(misused(
-            "invalid-argument",
-            format!("a list may have {LIST} bytes and not {length}"),
-        ));
+        return Err(misused("invalid-argument", format!("a list may have {LIST} bytes and not {length}")));
     }
     Ok(length)
 }

@@ -34,13 +34,7 @@ impl Host for State {
         Ok(())
     }
 
-    async fn progress(
-        &mut self,
-        phase: String,
-        done: u64,
-        total: Option<u64>,
-        unit: String,
-    ) -> wasmtime::Result<()> {
+    async fn progress(&mut self, phase: String, done: u64, total: Option<u64>, unit: String) -> wasmtime::Result<()> {
         self.voice.progress(&phase, done, total, &unit);
         Ok(())
     }
@@ -51,14 +45,8 @@ impl Host for State {
 
     async fn random(&mut self, length: u32) -> wasmtime::Result<Vec<u8>> {
         // Fewer bytes than asked for would be a trap of the other kind: a short key.
-        let length = usize::try_from(length)
-            .ok()
-            .filter(|length| *length <= LIST);
-        let mut bytes =
-            vec![
-                0;
-                length.ok_or_else(|| wasmtime::Error::msg("too many random bytes in one call"))?
-            ];
+        let length = usize::try_from(length).ok().filter(|length| *length <= LIST);
+        let mut bytes = vec![0; length.ok_or_else(|| wasmtime::Error::msg("too many random bytes in one call"))?];
         SystemRandom::new()
             .fill(&mut bytes)
             .map_err(|_| wasmtime::Error::msg("the operating system gives no random bytes"))?;
@@ -66,9 +54,7 @@ impl Host for State {
     }
 
     async fn now(&mut self) -> wasmtime::Result<u64> {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 

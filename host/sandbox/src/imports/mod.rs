@@ -62,18 +62,14 @@ pub(crate) fn linker(engine: &WasmEngine) -> wasmtime::Result<Linker<State>> {
 pub(crate) fn check(component: &Component, engine: &WasmEngine) -> Result<(), Failure> {
     for (name, _) in component.component_type().imports(engine) {
         if !is_offered(name) {
-            return Err(Failure::Unusable(format!(
-                "it imports {name}, which this version of Holdfast does not offer"
-            )));
+            return Err(Failure::Unusable(format!("it imports {name}, which this version of Holdfast does not offer")));
         }
     }
     Ok(())
 }
 
 fn is_offered(import: &str) -> bool {
-    let ours = import
-        .strip_prefix(PACKAGE)
-        .and_then(|rest| rest.split_once('@'));
+    let ours = import.strip_prefix(PACKAGE).and_then(|rest| rest.split_once('@'));
     match ours {
         Some((interface, version)) => version == VERSION && OFFERED.contains(&interface),
         // Of WASI, the linker knows better what there is.

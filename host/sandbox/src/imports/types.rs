@@ -1,8 +1,9 @@
 //! `types`: the error that a guest sees, and how the host's own errors become one.
 
+use holdfast_repository::Error as Repository;
 use wasmtime::component::ResourceTableError;
 
-pub(crate) use super::wit::types::Error;
+pub(crate) use super::wit::types::{Error, Host};
 use crate::guard::Stop;
 use crate::state::State;
 
@@ -17,45 +18,23 @@ pub enum CallError {
 }
 
 /// What no retry mends.
-pub(crate) fn refused(
-    code: &str,
-    message: impl Into<String>,
-    hint: impl Into<String>,
-) -> CallError {
+pub(crate) fn refused(code: &str, message: impl Into<String>, hint: impl Into<String>) -> CallError {
     CallError::Refused(error(code, message, hint, false))
 }
 
 /// What may be better the next time.
-pub(crate) fn refused_for_now(
-    code: &str,
-    message: impl Into<String>,
-    hint: impl Into<String>,
-) -> CallError {
+pub(crate) fn refused_for_now(code: &str, message: impl Into<String>, hint: impl Into<String>) -> CallError {
     CallError::Refused(error(code, message, hint, true))
 }
 
 /// What only the plugin's author can mend.
 pub(crate) fn misused(code: &str, message: impl Into<String>) -> CallError {
-    refused(
-        code,
-        message,
-        "This is a defect of the plugin: report it to its author.",
-    )
+    refused(code, message, "This is a defect of the plugin: report it to its author.")
 }
 
 /// An error record.
-pub(crate) fn error(
-    code: &str,
-    message: impl Into<String>,
-    hint: impl Into<String>,
-    retryable: bool,
-) -> Error {
-    Error {
-        code: code.to_owned(),
-        message: message.into(),
-        hint: Some(hint.into()),
-        retryable,
-    }
+pub(crate) fn error(code: &str, message: impl Into<String>, hint: impl Into<String>, retryable: bool) -> Error {
+    Error { code: code.to_owned(), message: message.into(), hint: Some(hint.into()), retryable }
 }
 
 impl CallError {
@@ -81,18 +60,28 @@ impl From<ResourceTableError> for CallError {
     }
 }
 
-impl From<holdfast_repository::Error> for CallError {
-    fn from(error: holdfast_repository::Error) -> Self {
-        Self::Failed(Error {
-            code: error.code().to_owned(),
+impl From<Repository> for CallError {
+    fn from(error: Repository) -> Self {
+        let told = |code: &str| Error {
+            code: code.to_owned(),
             message: error.to_string(),
             hint: error.hint(),
             retryable: !error.is_permanent(),
-        })
+        };
+        match &error {
+            Repository::DuplicatePath { .. } => Self::Refused(told("already-exists")),
+            Repository::NoSuchEntry { .. } => Self::Refused(told("not-found")),
+            Repository::InvalidPath { .. }
+            | Repository::InvalidPageSize { .. }
+            | Repository::NotAFile { .. }
+            | Repository::SizeMismatch { .. }
+            | Repository::AnnotationsTooLong { .. } => Self::Refused(told(error.code())),
+            _ => Self::Failed(told(error.code())),
+        }
     }
 }
 
-impl super::wit::types::Host for State {
+impl Host for State {
     fn convert_error(&mut self, error: CallError) -> wasmtime::Result<Error> {
         match error {
             CallError::Refused(error) => Ok(error),

@@ -1,7 +1,7 @@
 //! Every TLS mode against a server of our own.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use ::ring::digest::{SHA256, SHA384, digest};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -16,9 +16,7 @@ type Authority = CertifiedIssuer<'static, KeyPair>;
 fn authority() -> Authority {
     let mut params = CertificateParams::new(Vec::new()).expect("no names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params
-        .distinguished_name
-        .push(rcgen::DnType::CommonName, "test authority");
+    params.distinguished_name.push(rcgen::DnType::CommonName, "test authority");
     CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("signed")
 }
 
@@ -34,15 +32,10 @@ fn server(authority: &Authority, name: &str) -> ServerConfig {
     server_of(certificate.der().clone(), &key, None)
 }
 
-fn server_of(
-    certificate: CertificateDer<'static>,
-    key: &KeyPair,
-    clients: Option<&Authority>,
-) -> ServerConfig {
+fn server_of(certificate: CertificateDer<'static>, key: &KeyPair, clients: Option<&Authority>) -> ServerConfig {
     let provider = Arc::new(ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .expect("versions");
+    let builder =
+        ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().expect("versions");
     let builder = match clients {
         None => builder.with_no_client_auth(),
         Some(authority) => {
@@ -53,9 +46,7 @@ fn server_of(
         }
     };
     let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-    builder
-        .with_single_cert(vec![certificate], key)
-        .expect("a server")
+    builder.with_single_cert(vec![certificate], key).expect("a server")
 }
 
 /// Shakes hands with `server` under the name `localhost` and has one byte echoed; returns the channel binding.
@@ -78,10 +69,7 @@ async fn meet(server: ServerConfig, policy: TlsPolicy) -> Result<Option<Vec<u8>>
         _ => "not the server's fault".to_owned(),
     })?;
     // In TLS 1.3 a server refuses a client's certificate only after the handshake.
-    stream
-        .write_u8(7)
-        .await
-        .map_err(|error| error.to_string())?;
+    stream.write_u8(7).await.map_err(|error| error.to_string())?;
     let echoed = stream.read_u8().await.map_err(|error| error.to_string())?;
     assert_eq!(echoed, 7);
     let _ = serving.await;
@@ -89,40 +77,16 @@ async fn meet(server: ServerConfig, policy: TlsPolicy) -> Result<Option<Vec<u8>>
 }
 
 fn policy(mode: TlsMode, authority: &Authority) -> TlsPolicy {
-    TlsPolicy {
-        mode,
-        ca: Some(authority.pem()),
-        client: None,
-    }
+    TlsPolicy { mode, ca: Some(authority.pem()), client: None }
 }
 
 #[tokio::test]
 async fn verify_full_wants_chain_and_name() {
     let (known, unknown) = (authority(), authority());
-    assert!(
-        meet(
-            server(&known, "localhost"),
-            policy(TlsMode::VerifyFull, &known)
-        )
-        .await
-        .is_ok()
-    );
-    let error = meet(
-        server(&known, "elsewhere"),
-        policy(TlsMode::VerifyFull, &known),
-    )
-    .await
-    .expect_err("refused");
-    assert_eq!(
-        error,
-        "tls-failed: the certificate of localhost is for another name"
-    );
-    let error = meet(
-        server(&unknown, "localhost"),
-        policy(TlsMode::VerifyFull, &known),
-    )
-    .await
-    .expect_err("refused");
+    assert!(meet(server(&known, "localhost"), policy(TlsMode::VerifyFull, &known)).await.is_ok());
+    let error = meet(server(&known, "elsewhere"), policy(TlsMode::VerifyFull, &known)).await.expect_err("refused");
+    assert_eq!(error, "tls-failed: the certificate of localhost is for another name");
+    let error = meet(server(&unknown, "localhost"), policy(TlsMode::VerifyFull, &known)).await.expect_err("refused");
     assert!(error.starts_with("tls-failed: "), "{error}");
     // The system's roots know nothing of ours.
     let system = TlsPolicy::default();
@@ -132,35 +96,14 @@ async fn verify_full_wants_chain_and_name() {
 #[tokio::test]
 async fn verify_ca_wants_the_chain_alone() {
     let (known, unknown) = (authority(), authority());
-    assert!(
-        meet(
-            server(&known, "elsewhere"),
-            policy(TlsMode::VerifyCa, &known)
-        )
-        .await
-        .is_ok()
-    );
-    assert!(
-        meet(
-            server(&unknown, "localhost"),
-            policy(TlsMode::VerifyCa, &known)
-        )
-        .await
-        .is_err()
-    );
+    assert!(meet(server(&known, "elsewhere"), policy(TlsMode::VerifyCa, &known)).await.is_ok());
+    assert!(meet(server(&unknown, "localhost"), policy(TlsMode::VerifyCa, &known)).await.is_err());
 }
 
 #[tokio::test]
 async fn require_takes_any_certificate() {
     let (known, unknown) = (authority(), authority());
-    assert!(
-        meet(
-            server(&unknown, "elsewhere"),
-            policy(TlsMode::Require, &known)
-        )
-        .await
-        .is_ok()
-    );
+    assert!(meet(server(&unknown, "elsewhere"), policy(TlsMode::Require, &known)).await.is_ok());
 }
 
 #[tokio::test]
@@ -168,11 +111,7 @@ async fn a_client_certificate_is_shown() {
     let authority = authority();
     let (certificate, key) = issue(&authority, "localhost");
     let server = || server_of(certificate.der().clone(), &key, Some(&authority));
-    assert!(
-        meet(server(), policy(TlsMode::VerifyFull, &authority))
-            .await
-            .is_err()
-    );
+    assert!(meet(server(), policy(TlsMode::VerifyFull, &authority)).await.is_err());
 
     let (client, client_key) = issue(&authority, "client");
     let mut with = policy(TlsMode::VerifyFull, &authority);
@@ -185,26 +124,13 @@ async fn the_binding_is_the_hash_of_the_certificate() {
     let known = authority();
     let (certificate, key) = issue(&known, "localhost");
     let der = certificate.der().clone();
-    let binding = meet(
-        server_of(der.clone(), &key, None),
-        policy(TlsMode::VerifyFull, &known),
-    )
-    .await
-    .expect("met");
+    let binding = meet(server_of(der.clone(), &key, None), policy(TlsMode::VerifyFull, &known)).await.expect("met");
     assert_eq!(binding.as_deref(), Some(digest(&SHA256, &der).as_ref()));
 
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).expect("a key");
-    let own = CertificateParams::new(vec!["localhost".to_owned()])
-        .expect("a name")
-        .self_signed(&key)
-        .expect("signed");
+    let own = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name").self_signed(&key).expect("signed");
     let der = own.der().clone();
-    let binding = meet(
-        server_of(der.clone(), &key, None),
-        policy(TlsMode::Require, &known),
-    )
-    .await
-    .expect("met");
+    let binding = meet(server_of(der.clone(), &key, None), policy(TlsMode::Require, &known)).await.expect("met");
     assert_eq!(binding.as_deref(), Some(digest(&SHA384, &der).as_ref()));
 }
 
@@ -214,10 +140,7 @@ fn unreadable_certificates_and_keys_are_named() {
     let mut policy = policy(TlsMode::VerifyFull, &authority);
     policy.client = Some((authority.pem(), Zeroizing::new("not a key".to_owned())));
     let no_key = Tls::new(policy.clone()).connector(Vec::new()).err();
-    assert_eq!(
-        no_key.as_ref().and_then(CallError::code),
-        Some("tls-failed")
-    );
+    assert_eq!(no_key.as_ref().and_then(CallError::code), Some("tls-failed"));
     policy.client = None;
     policy.ca = Some("not a certificate".to_owned());
     assert!(Tls::new(policy).connector(Vec::new()).is_err());

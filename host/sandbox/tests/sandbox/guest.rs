@@ -7,8 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use holdfast_sandbox::{
-    Call, Events, Failure, Grants, Limits, Member, Plugin, Runtime, RuntimeOptions, TlsMode,
-    TlsPolicy, Watch,
+    Call, Events, Failure, Grants, Limits, Member, Plugin, Runtime, RuntimeOptions, TlsMode, TlsPolicy, Watch,
 };
 use tokio_util::sync::CancellationToken;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
@@ -22,66 +21,28 @@ pub const RESULT: u32 = 64;
 /// The functions of the host, by the names that guests call them by here.
 const IMPORTS: &[(&str, &str, &str, &str)] = &[
     ("connect", "endpoint", "connect", "(param i32 i32)"),
-    (
-        "input",
-        "endpoint",
-        "[method]connection.input",
-        "(param i32) (result i32)",
-    ),
-    (
-        "output",
-        "endpoint",
-        "[method]connection.output",
-        "(param i32) (result i32)",
-    ),
-    (
-        "start-tls",
-        "endpoint",
-        "[method]connection.start-tls",
-        "(param i32 i32 i32 i32)",
-    ),
-    (
-        "read",
-        "io",
-        "[method]byte-source.read",
-        "(param i32 i32 i32)",
-    ),
-    (
-        "read-exact",
-        "io",
-        "[method]byte-source.read-exact",
-        "(param i32 i32 i32)",
-    ),
-    (
-        "write",
-        "io",
-        "[method]byte-sink.write",
-        "(param i32 i32 i32 i32)",
-    ),
-    (
-        "finish",
-        "io",
-        "[static]byte-sink.finish",
-        "(param i32 i32)",
-    ),
+    ("input", "endpoint", "[method]connection.input", "(param i32) (result i32)"),
+    ("output", "endpoint", "[method]connection.output", "(param i32) (result i32)"),
+    ("start-tls", "endpoint", "[method]connection.start-tls", "(param i32 i32 i32 i32)"),
+    ("read", "io", "[method]byte-source.read", "(param i32 i32 i32)"),
+    ("read-exact", "io", "[method]byte-source.read-exact", "(param i32 i32 i32)"),
+    ("write", "io", "[method]byte-sink.write", "(param i32 i32 i32 i32)"),
+    ("finish", "io", "[static]byte-sink.finish", "(param i32 i32)"),
     ("transfer", "io", "transfer", "(param i32 i32 i64 i32)"),
     ("wait", "io", "wait", "(param i32 i32 i32 i32)"),
     ("secret", "job", "secret", "(param i32 i32 i32)"),
     ("log", "job", "log", "(param i32 i32 i32 i32)"),
     ("now", "job", "now", "(result i64)"),
     ("random", "job", "random", "(param i32 i32)"),
-    (
-        "create-file",
-        "destination",
-        "create-file",
-        "(param i32 i32 i32 i32 i32 i32)",
-    ),
-    (
-        "spawn",
-        "process",
-        "spawn",
-        "(param i32 i32 i32 i32 i32 i32 i32)",
-    ),
+    ("current", "archive", "current", "(param i32)"),
+    ("open", "archive", "[method]backup.open", "(param i32 i32 i32 i64 i32 i64 i32)"),
+    ("begin-entry", "archive", "begin-entry", "(param i32 i32 i32 i32 i32 i32 i64 i32 i64 i32 i32 i32 i32 i32)"),
+    ("extract", "destination", "extract", "(param i32 i32 i32)"),
+    ("settle", "destination", "settle", "(param i32)"),
+    ("create-file", "destination", "create-file", "(param i32 i32 i32 i32 i32 i32)"),
+    ("sleep", "wasi:clocks/monotonic-clock@0.2.0", "subscribe-duration", "(param i64) (result i32)"),
+    ("block", "wasi:io/poll@0.2.0", "[method]pollable.block", "(param i32)"),
+    ("spawn", "process", "spawn", "(param i32 i32 i32 i32 i32 i32 i32)"),
 ];
 
 /// A component whose `probe` is `body`, with `text` at address 512. Only what the body calls is imported.
@@ -91,19 +52,30 @@ pub fn component(text: &str, body: &str) -> Arc<[u8]> {
 
 /// The same with a memory of `pages` from the beginning.
 pub fn with_memory(pages: u32, text: &str, body: &str) -> Arc<[u8]> {
+    encode(&module(pages, text, body), "", "engine")
+}
+
+/// The core module of such a guest, as text.
+pub fn module(pages: u32, text: &str, body: &str) -> String {
     let imports: String = IMPORTS
         .iter()
         .filter(|(name, ..)| body.contains(&format!("call ${name}\n")) || body.contains(&format!("call ${name} ")))
         .map(|(name, interface, function, signature)| {
-            format!(r#"(import "holdfast:engine/{interface}@1.0.0-rc.1" "{function}" (func ${name} {signature}))"#)
+            let ours = format!("holdfast:engine/{interface}@1.0.0-rc.1");
+            let interface = if interface.contains(':') { interface } else { ours.as_str() };
+            format!(r#"(import "{interface}" "{function}" (func ${name} {signature}))"#)
         })
         .collect();
-    let escape = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+    let escape = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     let exports: String = ["dump", "restore", "verify"]
         .iter()
-        .map(|name| format!(r#"(func (export "holdfast:engine/plugin@1.0.0-rc.1#{name}") (param i32 i32) (result i32) unreachable)"#))
+        .map(|name| {
+            format!(
+                r#"(func (export "holdfast:engine/plugin@1.0.0-rc.1#{name}") (param i32 i32) (result i32) unreachable)"#
+            )
+        })
         .collect();
-    let module = format!(
+    format!(
         r#"(module {imports}
             (memory (export "memory") {pages})
             (global $free (mut i32) (i32.const 65536))
@@ -124,19 +96,42 @@ pub fn with_memory(pages: u32, text: &str, body: &str) -> Arc<[u8]> {
         length = DESCRIPTION.len(),
         text = escape(text),
         description = escape(DESCRIPTION),
-    );
-    let mut module = wat::parse_str(&module).expect("the guest's text is right");
+    )
+}
+
+/// What a guest imports of WASI, for [`encode`].
+pub const WASI: &str = "
+    package guest:wasi;
+    world wasi {
+        import wasi:io/poll@0.2.0;
+        import wasi:clocks/monotonic-clock@0.2.0;
+        export holdfast:engine/plugin@1.0.0-rc.1;
+    }
+    package wasi:io@0.2.0 {
+        interface poll { resource pollable { block: func(); } }
+    }
+    package wasi:clocks@0.2.0 {
+        interface monotonic-clock {
+            use wasi:io/poll@0.2.0.{pollable};
+            subscribe-duration: func(when: u64) -> pollable;
+        }
+    }
+";
+
+/// A core module's text as a component of a world, given more packages in `wit`.
+pub fn encode(module: &str, wit: &str, world: &str) -> Arc<[u8]> {
+    let mut module = wat::parse_str(module).expect("the guest's text is right");
     let mut resolve = Resolve::default();
-    let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/v1");
-    let (package, _) = resolve.push_dir(wit).expect("the interface parses");
-    let world = resolve
-        .select_world(&[package], Some("engine"))
-        .expect("there is a world");
+    let interface = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/v1");
+    let (mut package, _) = resolve.push_dir(interface).expect("the interface parses");
+    if !wit.is_empty() {
+        package = resolve.push_str("guest.wit", wit).expect("the guest's interface parses");
+    }
+    let world = resolve.select_world(&[package], Some(world)).expect("there is a world");
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false).expect("embedded");
-    let mut encoder = ComponentEncoder::default()
-        .validate(true)
-        .module(&module)
-        .expect("a module");
+    let mut encoder = ComponentEncoder::default();
+    encoder.validate(true);
+    encoder.module(&module).expect("a module");
     encoder.encode().expect("a component").into()
 }
 
@@ -159,10 +154,7 @@ pub struct Sandbox {
 impl Sandbox {
     pub fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        Self {
-            runtime: runtime(directory.path()),
-            directory,
-        }
+        Self { runtime: runtime(directory.path()), directory }
     }
 
     pub async fn load(&self, component: Arc<[u8]>) -> Plugin {
@@ -170,24 +162,13 @@ impl Sandbox {
     }
 
     /// Loads a guest and runs its probe.
-    pub async fn probe(
-        &self,
-        component: Arc<[u8]>,
-        grants: Grants,
-    ) -> Result<serde_json::Value, Failure> {
-        self.load(component)
-            .await
-            .run(Call::Probe, grants, watch().0)
-            .await
+    pub async fn probe(&self, component: Arc<[u8]>, grants: Grants) -> Result<serde_json::Value, Failure> {
+        self.load(component).await.run(Call::Probe, grants, watch().0).await
     }
 }
 
 pub fn runtime(cache: &Path) -> Runtime {
-    Runtime::new(RuntimeOptions {
-        cache_directory: cache.to_owned(),
-        cache_key: [1; 32],
-    })
-    .expect("a runtime")
+    Runtime::new(RuntimeOptions { cache_directory: cache.to_owned(), cache_key: [1; 32] }).expect("a runtime")
 }
 
 /// Keeps the lines of a job's log.
@@ -196,45 +177,27 @@ pub struct Heard(pub Mutex<Vec<String>>);
 
 impl Events for Heard {
     fn log(&self, level: &str, message: &str) {
-        self.0
-            .lock()
-            .expect("unpoisoned")
-            .push(format!("{level}: {message}"));
+        self.0.lock().expect("unpoisoned").push(format!("{level}: {message}"));
     }
     fn progress(&self, _phase: &str, _done: u64, _total: Option<u64>, _unit: &str) {}
 }
 
 pub fn watch() -> (Watch, Arc<Heard>) {
     let heard = Arc::new(Heard::default());
-    (
-        Watch {
-            events: heard.clone(),
-            cancel: CancellationToken::new(),
-        },
-        heard,
-    )
+    (Watch { events: heard.clone(), cancel: CancellationToken::new() }, heard)
 }
 
 /// One TCP member on this machine, without TLS.
 pub fn member(port: u16) -> Grants {
     Grants {
-        members: vec![Member::Tcp {
-            host: "127.0.0.1".to_owned(),
-            port,
-        }],
-        tls: TlsPolicy {
-            mode: TlsMode::Off,
-            ..TlsPolicy::default()
-        },
+        members: vec![Member::Tcp { host: "127.0.0.1".to_owned(), port }],
+        tls: TlsPolicy { mode: TlsMode::Off, ..TlsPolicy::default() },
         ..Grants::default()
     }
 }
 
 pub fn limited(limits: Limits) -> Grants {
-    Grants {
-        limits,
-        ..Grants::default()
-    }
+    Grants { limits, ..Grants::default() }
 }
 
 /// The code of a failure that the guest reported or handed on.
