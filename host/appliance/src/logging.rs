@@ -1,5 +1,7 @@
 //! The log: to stderr, for people by default, as JSON for machines that collect it.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::Failure;
@@ -24,7 +26,7 @@ pub fn start(filter: Option<&str>, format: LogFormat, default: &str) -> Result<(
     })?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
-        LogFormat::Human => subscriber.with_target(false).init(),
+        LogFormat::Human => subscriber.with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => subscriber.json().init(),
     }
     Ok(())

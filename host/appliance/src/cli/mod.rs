@@ -52,20 +52,23 @@ pub struct Cli {
     command: Command,
 }
 
+/// Over the options of every command.
+const GLOBAL: &str = "Global options";
+
 /// What every command takes.
 #[derive(Debug, Args)]
 pub struct Common {
     /// How results are printed
-    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(short, long, global = true, help_heading = GLOBAL, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
     /// The appliance's data directory [default: /var/lib/holdfast]
-    #[arg(long, global = true, env = "HOLDFAST_DATA_DIR", hide_env_values = true, value_name = "DIR")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "HOLDFAST_DATA_DIR", hide_env_values = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// What is logged to stderr: a level, or a filter as in RUST_LOG
-    #[arg(long, global = true, value_name = "FILTER")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "FILTER")]
     log: Option<String>,
     /// How log lines look
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_enum, default_value_t, value_name = "FORMAT")]
     log_format: LogFormat,
 }
 
@@ -169,7 +172,9 @@ mod tests {
     #[test]
     fn help_is_as_documented() {
         let mut text = String::new();
-        describe(&mut Cli::command().term_width(120), "holdfast", &mut text);
+        let mut command = Cli::command().term_width(120);
+        command.build();
+        describe(&mut command, "holdfast", &mut text);
         insta::assert_snapshot!(text);
     }
 

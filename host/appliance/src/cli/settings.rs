@@ -45,6 +45,7 @@ impl SettingArguments {
             let path = PathBuf::from(path);
             let secret = std::fs::read_to_string(&path).map_err(|error| {
                 Failure::failed(format!("reading the secret '{key}' from {} failed: {error}", path.display()))
+                    .hint("The file must exist and be readable for this user; the secret is its content.")
             })?;
             insert(&mut secrets, key, one_line_less(secret))?;
         }

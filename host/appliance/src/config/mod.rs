@@ -75,7 +75,10 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Self, Failure> {
-        let wrong = |error: toml::de::Error| Failure::failed(error.to_string().trim_end().to_owned());
+        let wrong = |error: toml::de::Error| {
+            Failure::failed(error.to_string().trim_end().to_owned())
+                .hint("Correct that line, or remove it: every key has a default.")
+        };
         let table: toml::Table = text.parse().map_err(wrong)?;
         refuse_unknown(&table)?;
         let config: Self = toml::from_str(text).map_err(wrong)?;
