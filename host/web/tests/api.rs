@@ -1,4 +1,5 @@
 //! The API as clients meet it: a real appliance, behind its real sockets.
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test, in helpers too")]
 
 use std::net::SocketAddr;
 use std::path::Path;
