@@ -1,0 +1,234 @@
+//! `BASE_BACKUP` itself: the command in both grammars, and the results that frame the copied data.
+//!
+//! From version 15 on one copy carries everything, its archives and the manifest marked by a letter in front of each
+//! piece; before, each archive and the manifest is a copy of its own.
+
+use holdfast_sdk::{Result, io, job};
+use postgres_protocol::message::backend::Message;
+use postgres_protocol::message::frontend;
+
+use crate::failure::{protocol_error, quote_literal};
+use crate::lsn::Lsn;
+use crate::session::Session;
+use crate::wire::{Event, Row, column};
+
+/// The first version with the new grammar and with one copy for all.
+const ONE_COPY: u32 = 15;
+
+/// How long to wait at a time for a checkpoint that may take many minutes.
+const PATIENCE_MS: u32 = 1_000;
+
+/// Most bytes of an archive's or a tablespace's name.
+const MAX_NAMES: u64 = 8_192;
+
+/// What to ask the server for.
+pub struct Options<'a> {
+    /// What the backup is called in `backup_label`.
+    pub label: &'a str,
+    /// `CRC32C`, `SHA256` or `NONE`.
+    pub manifest_checksums: &'a str,
+}
+
+/// The command in the grammar of the server's version.
+fn command(options: &Options, major: u32) -> String {
+    let Options { label, manifest_checksums } = options;
+    let label = quote_literal(label);
+    if major >= ONE_COPY {
+        format!(
+            "BASE_BACKUP (LABEL {label}, PROGRESS true, CHECKPOINT 'fast', WAL true, WAIT false, TABLESPACE_MAP true, \
+             MANIFEST 'yes', MANIFEST_CHECKSUMS '{manifest_checksums}')"
+        )
+    } else {
+        format!(
+            "BASE_BACKUP LABEL {label} PROGRESS FAST WAL NOWAIT TABLESPACE_MAP MANIFEST 'yes' \
+             MANIFEST_CHECKSUMS '{manifest_checksums}'"
+        )
+    }
+}
+
+/// Keeps the log that a backup needs at the server until the session ends.
+pub fn reserve_log(session: &mut Session, slot: &str, major: u32) -> Result<()> {
+    let reserve = if major >= ONE_COPY { "(RESERVE_WAL)" } else { "RESERVE_WAL" };
+    session.query(&format!("CREATE_REPLICATION_SLOT {slot} TEMPORARY PHYSICAL {reserve}"))?;
+    Ok(())
+}
+
+/// A place in a history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// Where in the log.
+    pub lsn: Lsn,
+    /// In which history.
+    pub timeline: u32,
+}
+
+impl Point {
+    fn read(rows: &[Row]) -> Result<Self> {
+        let row = rows.first().ok_or_else(|| protocol_error("a backup without its position"))?;
+        let timeline = column(row, 1)?.parse().map_err(|_| protocol_error("a timeline that is no number"))?;
+        Ok(Self { lsn: column(row, 0)?.parse()?, timeline })
+    }
+}
+
+/// A directory that the server sends as an archive of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// The tablespace's oid; none for the data directory.
+    pub oid: Option<u32>,
+    /// Where it lies at the server.
+    pub path: String,
+    /// The server's estimate.
+    pub bytes: u64,
+}
+
+impl Space {
+    fn read(row: &Row) -> Result<Self> {
+        let number = |text: &str| text.parse::<u64>().map_err(|_| protocol_error("a tablespace's number"));
+        let optional = |index: usize| row.get(index).and_then(Option::as_deref);
+        let oid = optional(0).map(|oid| oid.parse().map_err(|_| protocol_error("a tablespace's oid"))).transpose()?;
+        let kilobytes = optional(2).map(number).transpose()?.unwrap_or(0);
+        Ok(Self { oid, path: optional(1).unwrap_or_default().to_owned(), bytes: kilobytes.saturating_mul(1024) })
+    }
+}
+
+/// The next piece of a backup.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// The archive of this tablespace begins; none: of the data directory.
+    Archive(Option<u32>),
+    /// The manifest begins.
+    Manifest,
+    /// So many bytes of what began last are to be taken from the session's input.
+    Data(u64),
+}
+
+/// A backup under way.
+pub struct BaseBackup {
+    major: u32,
+    /// Where it began.
+    pub start: Point,
+    /// What is sent, in this order.
+    pub spaces: Vec<Space>,
+    /// Before version 15, how many copies began.
+    copies: usize,
+    copying: bool,
+}
+
+impl BaseBackup {
+    /// Begins. The server makes a checkpoint first, which may take long.
+    pub fn begin(session: &mut Session, options: &Options, major: u32) -> Result<Self> {
+        session.send(|buffer| frontend::query(&command(options, major), buffer))?;
+        while io::wait(&[&session.input.0], PATIENCE_MS)?.is_empty() {
+            job::progress("checkpoint", 0, None, "bytes");
+        }
+        let start = Point::read(&session.next_result()?)?;
+        let spaces = session.next_result()?.iter().map(Space::read).collect::<Result<_>>()?;
+        Ok(Self { major, start, spaces, copies: 0, copying: false })
+    }
+
+    /// Whether archives end with their blocks of zeros.
+    pub fn terminates_archives(&self) -> bool {
+        self.major >= ONE_COPY
+    }
+
+    /// The next piece; none after the last.
+    pub fn next(&mut self, session: &mut Session) -> Result<Option<Piece>> {
+        loop {
+            match session.event()? {
+                Event::CopyData(length) if self.copying && self.major >= ONE_COPY => {
+                    if let Some(piece) = marked(session, length)? {
+                        return Ok(Some(piece));
+                    }
+                }
+                Event::CopyData(length) if self.copying => return Ok(Some(Piece::Data(length))),
+                Event::Message(Message::CopyOutResponse(_)) if !self.copying => {
+                    self.copying = true;
+                    if self.major >= ONE_COPY {
+                        continue;
+                    }
+                    let space = self.spaces.get(self.copies);
+                    self.copies += 1;
+                    return Ok(Some(space.map_or(Piece::Manifest, |space| Piece::Archive(space.oid))));
+                }
+                Event::Message(Message::CopyDone) if self.copying => {
+                    self.copying = false;
+                    // One copy a space, and one for the manifest.
+                    if self.major >= ONE_COPY || self.copies > self.spaces.len() {
+                        return Ok(None);
+                    }
+                }
+                Event::Message(Message::ErrorResponse(body)) => return Err(session.refusal(&body)),
+                _ => return Err(protocol_error("an unexpected message in a base backup")),
+            }
+        }
+    }
+
+    /// Where it ended, once there are no more pieces.
+    pub fn end(self, session: &mut Session) -> Result<Point> {
+        let end = Point::read(&session.next_result()?)?;
+        session.end_of_answer()?;
+        Ok(end)
+    }
+}
+
+/// What the letter in front of a piece says; none for the server's own progress.
+fn marked(session: &mut Session, length: u64) -> Result<Option<Piece>> {
+    let rest = length.checked_sub(1).ok_or_else(|| protocol_error("an empty piece of a base backup"))?;
+    let mut mark = [0];
+    session.read(&mut mark)?;
+    if mark == *b"d" {
+        return Ok(Some(Piece::Data(rest)));
+    }
+    if rest > MAX_NAMES {
+        return Err(protocol_error(format!("names of {rest} bytes in a base backup")));
+    }
+    let mut body = vec![0; rest as usize];
+    session.read(&mut body)?;
+    match mark {
+        [b'n'] => archive(&body).map(Some),
+        [b'm'] => Ok(Some(Piece::Manifest)),
+        [b'p'] => Ok(None),
+        [other] => Err(protocol_error(format!("a piece of type {:?} in a base backup", char::from(other)))),
+    }
+}
+
+/// The head of an archive: its file name, which is `base.tar` or the tablespace's oid, and the tablespace's path.
+fn archive(body: &[u8]) -> Result<Piece> {
+    let name = body.split(|byte| *byte == 0).next().unwrap_or_default();
+    let name = std::str::from_utf8(name).ok().and_then(|name| name.strip_suffix(".tar"));
+    match name.map(|name| (name, name.parse())) {
+        Some(("base", _)) => Ok(Piece::Archive(None)),
+        Some((_, Ok(oid))) => Ok(Piece::Archive(Some(oid))),
+        _ => Err(protocol_error("an archive with an unknown name")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn speaks_both_grammars() {
+        let options = Options { label: "it's", manifest_checksums: "CRC32C" };
+        assert!(command(&options, 15).starts_with("BASE_BACKUP (LABEL 'it''s', "));
+        assert!(command(&options, 14).starts_with("BASE_BACKUP LABEL 'it''s' PROGRESS FAST WAL NOWAIT"));
+    }
+
+    #[test]
+    fn archives_have_known_names() {
+        assert_eq!(archive(b"base.tar\0\0").expect("valid"), Piece::Archive(None));
+        assert_eq!(archive(b"16385.tar\0/srv/fast\0").expect("valid"), Piece::Archive(Some(16385)));
+        for body in [&b""[..], b"base", b"../x.tar\0", b"99999999999.tar\0", b"\xFF.tar\0"] {
+            assert!(archive(body).is_err(), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn spaces_may_lack_everything_but_their_row() {
+        let row = |columns: [Option<&str>; 3]| columns.map(|text| text.map(str::to_owned)).to_vec();
+        let base = Space::read(&row([None, None, Some("8")])).expect("valid");
+        assert_eq!(base, Space { oid: None, path: String::new(), bytes: 8192 });
+        assert_eq!(Space::read(&row([Some("16385"), Some("/x"), None])).expect("valid").oid, Some(16385));
+        assert!(Space::read(&row([Some("x"), None, None])).is_err());
+    }
+}

@@ -1,0 +1,216 @@
+//! The server's manifest against the files that are there, and pages against their checksums, in one pass.
+
+use holdfast_sdk::archive::{EntryKind, entries};
+use holdfast_sdk::document::Check;
+use holdfast_sdk::io::{MAX_LIST, Reader};
+use holdfast_sdk::{Result, job};
+use sha2::{Digest, Sha256};
+
+use super::{Findings, Subject, judged};
+use crate::crc32c::Crc32c;
+use crate::manifest::{self, File, WalRange};
+use crate::names;
+use crate::page::{self, Verdict};
+
+/// What the manifest does not list: the log, and itself.
+const UNLISTED: &str = "data/pg_wal/";
+
+/// What came of it.
+pub struct Listed {
+    /// `manifest`, `files` and `page-checksums`.
+    pub checks: Vec<Check>,
+    /// What replay needs, by the manifest.
+    pub wal_ranges: Vec<WalRange>,
+}
+
+/// Checks everything that the manifest lists.
+pub fn check(subject: &Subject, data_checksums: bool) -> Result<Listed> {
+    let mut pass =
+        Pass { subject, data_checksums, done: 0, pages: 0, files: Findings::default(), damaged: Findings::default() };
+    let mut wal_ranges = Vec::new();
+    let manifest = match subject.find(names::MANIFEST)? {
+        None => vec!["it is missing".into()],
+        Some(_) => {
+            let input = Reader(subject.backup.open(names::MANIFEST, 0, None)?);
+            match manifest::read(input, |file| pass.check(&file)) {
+                Err(error) if error.code == "manifest-damaged" => vec![error.message],
+                Err(error) => return Err(error),
+                Ok(manifest) => {
+                    pass.compare_totals(manifest.files)?;
+                    wal_ranges = manifest.wal_ranges;
+                    let stated = manifest.system_identifier.map(|identifier| identifier.to_string());
+                    match stated {
+                        Some(stated) if stated != subject.system_identifier => {
+                            vec![format!("it is of the cluster {stated}")]
+                        }
+                        _ => Vec::new(),
+                    }
+                }
+            }
+        }
+    };
+    Ok(Listed { checks: pass.into_checks(manifest), wal_ranges })
+}
+
+struct Pass<'a> {
+    subject: &'a Subject,
+    data_checksums: bool,
+    /// Bytes looked at.
+    done: u64,
+    /// Pages judged.
+    pages: u64,
+    files: Findings,
+    damaged: Findings,
+}
+
+impl Pass<'_> {
+    fn check(&mut self, file: &File) -> Result<()> {
+        let entry = names::of_manifest_path(&file.path()?);
+        let Some(found) = self.subject.find(&entry)? else {
+            self.files.add(format!("{entry} is missing"));
+            return Ok(());
+        };
+        if found.size != Some(file.size) {
+            self.files.add(format!("{entry} has not {} bytes", file.size));
+            return Ok(());
+        }
+        let actual = match names::relation_file(&entry) {
+            Some(relation) if self.data_checksums => self.read_pages(&entry, relation.segment, file)?,
+            _ => self.digest(&entry, file)?,
+        };
+        let stated = file.checksum.as_deref().map(str::to_ascii_lowercase);
+        match actual {
+            Actual::Unknown(algorithm) => {
+                self.files.add(format!("{entry} has a checksum by {algorithm}, which is not known"))
+            }
+            Actual::Nothing => {}
+            Actual::Sum(actual) if stated.as_deref() == Some(&actual) => {}
+            Actual::Sum(_) => self.files.add(format!("{entry} does not fit its checksum")),
+        }
+        self.done += file.size;
+        job::progress("verify", self.done, Some(self.subject.bytes), "bytes");
+        Ok(())
+    }
+
+    /// Has the host read a file.
+    fn digest(&self, entry: &str, file: &File) -> Result<Actual> {
+        Ok(match file.algorithm.as_deref() {
+            None => Actual::Nothing,
+            Some("CRC32C") => {
+                let mut sum = self.subject.backup.digest(entry, "crc32c")?;
+                // The server writes the number as it lies in its memory.
+                sum.reverse();
+                Actual::Sum(hex::encode(sum))
+            }
+            Some("SHA256") => Actual::Sum(hex::encode(self.subject.backup.digest(entry, "sha256")?)),
+            Some(other) => Actual::Unknown(other.to_owned()),
+        })
+    }
+
+    /// Reads a relation file page by page: both for the pages' checksums and for the file's.
+    fn read_pages(&mut self, entry: &str, segment: u32, file: &File) -> Result<Actual> {
+        let mut hasher = match Hasher::new(file.algorithm.as_deref()) {
+            Ok(hasher) => hasher,
+            Err(algorithm) => return Ok(Actual::Unknown(algorithm)),
+        };
+        let page_size = self.subject.details.block_size as usize;
+        let source = self.subject.backup.open(entry, 0, None)?;
+        let mut block = segment.wrapping_mul(self.subject.details.relation_segment_blocks);
+        let mut remaining = file.size;
+        while remaining > 0 {
+            // The most that a call carries is a whole number of pages.
+            let bytes = source.read_exact(remaining.min(MAX_LIST as u64) as u32)?;
+            hasher.update(&bytes);
+            for page in bytes.chunks(page_size) {
+                self.judge(entry, page, page_size, block);
+                block = block.wrapping_add(1);
+            }
+            remaining -= bytes.len() as u64;
+        }
+        Ok(hasher.finish())
+    }
+
+    fn judge(&mut self, entry: &str, page: &[u8], page_size: usize, block: u32) {
+        self.pages += 1;
+        if page.len() < page_size {
+            self.damaged.add(format!("{entry} ends within block {block}"));
+        } else if page::judge(page, block, self.subject.start()) == Verdict::Damaged {
+            self.damaged.add(format!("{entry}, block {block}"));
+        }
+    }
+
+    /// All listed files were looked for; as many as are there must be listed.
+    fn compare_totals(&mut self, listed: u64) -> Result<()> {
+        let mut there = 0;
+        for prefix in [names::DATA, names::TABLESPACES] {
+            for entry in entries(&self.subject.backup, prefix) {
+                let entry = entry?;
+                there += u64::from(matches!(entry.kind, EntryKind::File) && !entry.path.starts_with(UNLISTED));
+            }
+        }
+        if there != listed {
+            self.files.add(format!("the manifest lists {listed} files, and there are {there}"));
+        }
+        Ok(())
+    }
+
+    fn into_checks(self, manifest: Vec<String>) -> Vec<Check> {
+        let pages = match self.data_checksums {
+            true => format!("{} pages judged", self.pages),
+            false => "the cluster has no data checksums".to_owned(),
+        };
+        let listed = manifest.is_empty();
+        let mut files = self.files.into_lines();
+        if !listed {
+            files.push("not all were looked at: the manifest is damaged".into());
+        }
+        vec![
+            judged("manifest", "its own checksum fits".into(), manifest),
+            judged("files", format!("{} bytes as the manifest lists them", self.done), files),
+            judged("page-checksums", pages, self.damaged.into_lines()),
+        ]
+    }
+}
+
+/// The checksum that a file turned out to have, in hexadecimal digits.
+enum Actual {
+    Sum(String),
+    /// The manifest has none to compare with.
+    Nothing,
+    /// By an algorithm that is not known.
+    Unknown(String),
+}
+
+/// A file's checksum in the making.
+enum Hasher {
+    Crc32c(Crc32c),
+    Sha256(Sha256),
+    None,
+}
+
+impl Hasher {
+    fn new(algorithm: Option<&str>) -> Result<Self, String> {
+        match algorithm {
+            Some("CRC32C") => Ok(Self::Crc32c(Crc32c::new())),
+            Some("SHA256") => Ok(Self::Sha256(Sha256::new())),
+            None => Ok(Self::None),
+            Some(other) => Err(other.to_owned()),
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Crc32c(crc) => crc.update(bytes),
+            Self::Sha256(sha) => sha.update(bytes),
+            Self::None => {}
+        }
+    }
+
+    fn finish(self) -> Actual {
+        match self {
+            Self::Crc32c(crc) => Actual::Sum(hex::encode(crc.value().to_le_bytes())),
+            Self::Sha256(sha) => Actual::Sum(hex::encode(sha.finalize())),
+            Self::None => Actual::Nothing,
+        }
+    }
+}
