@@ -27,6 +27,8 @@ struct Plan {
     objects: Vec<Object>,
     /// Packs that the target holds and the backup relies on.
     relied_on: BTreeSet<Digest>,
+    /// Indexes that tell where its chunks lie here.
+    indexes: Vec<Digest>,
 }
 
 impl Repository {
@@ -59,7 +61,7 @@ impl Repository {
             }
             Ok(Some(Change {
                 added: plan.objects.iter().filter(|object| !state.has(domain, object)).cloned().collect(),
-                committed: vec![(backup, live.indexes.clone(), live.keys)],
+                committed: vec![(backup, plan.indexes.clone(), live.keys)],
                 records: vec![StoredRecord::clone(record)],
                 removed: Vec::new(),
                 relied_on: plan.relied_on.clone(),
@@ -80,9 +82,12 @@ impl Repository {
         let (there, present) = (source.index(domain, from).await?, self.index(domain, here).await?);
         let mut packs = BTreeMap::new();
         let mut relied_on = BTreeSet::new();
+        let mut indexes: BTreeSet<Digest> = BTreeSet::new();
         for id in source.chunks_of(from, domain, backup).await? {
             if let Some(location) = present.find(&id) {
+                // Here the chunk may lie in another pack than there, told of by another index.
                 relied_on.insert(location.pack);
+                indexes.insert(location.index);
             } else {
                 let location = there.find(&id).ok_or_else(|| Error::ChunkLost { id: hex::encode(id.0) })?;
                 packs.insert(location.pack, from.pack_length(&location.pack).unwrap_or_default());
@@ -99,12 +104,10 @@ impl Repository {
         }
         let record = from.records.get(&backup).ok_or(Error::NoSuchBackup { backup, location: source.location() })?;
         let refs = from.objects_below(path::refs_prefix(domain, backup)).map(|(path, _)| path.clone());
-        let single = [
-            path::component(record.record.component),
-            path::keys(domain, backup, live.keys),
-            path::manifest(domain, backup),
-        ];
-        for path in refs.chain(single) {
+        let component = record.record.component;
+        let component = (component != Digest::of(&[])).then(|| path::component(component));
+        let single = [path::keys(domain, backup, live.keys), path::manifest(domain, backup)];
+        for path in refs.chain(component).chain(single) {
             let lost = || Error::Lost { path: path.clone(), location: source.location() };
             let (length, digest) = from.object(&path).ok_or_else(lost)?;
             let object = (path, length, digest);
@@ -112,7 +115,8 @@ impl Repository {
                 objects.push(object);
             }
         }
-        Ok(Plan { objects, relied_on })
+        indexes.extend(&live.indexes);
+        Ok(Plan { objects, relied_on, indexes: indexes.into_iter().collect() })
     }
 
     /// All chunks that a backup holds, by its refs.

@@ -51,8 +51,8 @@ pub struct BackupPlan {
     pub domain: DomainId,
     /// Earlier backup of the same instance at this target, whose unchanged chunks are asked for first.
     pub parent: Option<BackupId>,
-    /// The plugin's component: stored at the target if it is not there yet.
-    pub component: Arc<[u8]>,
+    /// The plugin's component: stored at the target if it is not there yet. None for what the appliance itself writes.
+    pub component: Option<Arc<[u8]>>,
     /// Milliseconds since 1970.
     pub started_ms: u64,
 }

@@ -53,7 +53,7 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Failed> 
         backup: id,
         domain,
         parent,
-        component: plugin.component(),
+        component: Some(plugin.component()),
         started_ms: clock::unsigned(started_ms),
     };
     let writer = Arc::new(primary.begin_backup(plan).await.map_err(Error::from)?);

@@ -1,7 +1,6 @@
 //! The export job: the catalog's rows as an ordinary backup in the system domain, so that they are at every target.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use holdfast_catalog::{Snapshot, TargetRole};
 use holdfast_repository::{
@@ -56,7 +55,7 @@ async fn write(state: &State, bytes: &[u8]) -> Result<BackupRecord, Error> {
         backup,
         domain: state.keyring.current().system_domain(),
         parent: None,
-        component: Arc::from([]),
+        component: None,
         started_ms: clock::unsigned(now),
     };
     let writer = primary.begin_backup(plan).await?;

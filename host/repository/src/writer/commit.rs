@@ -70,13 +70,13 @@ impl BackupWriter {
         let indexes: Vec<_> = indexes.into_iter().collect();
         self.put_refs(&keyring, &mut written, settled).await?;
         self.put_keys(&keyring, &mut written).await?;
-        let record = self.complete(record, component.2, &table);
+        let record = self.complete(record, &table);
         self.put_manifest(&keyring, &mut written, &record, document, table, indexes.clone()).await?;
         self.repository.publish_keyring().await?;
 
         let stored_bytes = written.objects.iter().map(|(_, length, _)| length).sum();
         let record = BackupRecord { stored_bytes, ..record };
-        written.objects.push(component);
+        written.objects.extend(component);
         let backup = self.plan.backup;
         self.repository
             .commit(domain, |state| {
@@ -96,11 +96,11 @@ impl BackupWriter {
     }
 
     /// The record with what only the writer knows; stored bytes come last.
-    fn complete(&self, record: BackupRecord, component: Digest, table: &Table) -> BackupRecord {
+    fn complete(&self, record: BackupRecord, table: &Table) -> BackupRecord {
         let finished_ms = if record.finished_ms == 0 { now_ms() } else { record.finished_ms };
         BackupRecord {
             backup: self.plan.backup,
-            component,
+            component: Digest::of(self.plan.component.as_deref().unwrap_or_default()),
             started_ms: self.plan.started_ms,
             finished_ms,
             entries: table.entries,
@@ -109,14 +109,14 @@ impl BackupWriter {
         }
     }
 
-    async fn put_component(&self) -> Result<Object, Error> {
-        let component = &self.plan.component;
+    async fn put_component(&self) -> Result<Option<Object>, Error> {
+        let Some(component) = &self.plan.component else { return Ok(None) };
         let (length, digest) = (component.len() as u64, Digest::of(component));
         let (place, path) = (&self.repository.inner.place, path::component(digest));
         if place.length(&path).await? != Some(length) {
             place.put(&path, Bytes::copy_from_slice(component)).await?;
         }
-        Ok((path, length, digest))
+        Ok(Some((path, length, digest)))
     }
 
     async fn put_indexes(

@@ -57,7 +57,7 @@ impl Appliance {
             backup: BackupId::random(),
             domain: self.domain,
             parent: None,
-            component: b"a component".as_slice().into(),
+            component: Some(b"a component".as_slice().into()),
             started_ms: 1,
         };
         self.repository.begin_backup(plan).await

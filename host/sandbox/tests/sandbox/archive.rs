@@ -93,7 +93,7 @@ impl Store {
     }
 
     async fn begin(&self, backup: BackupId) -> Arc<BackupWriter> {
-        let component = Arc::from(&b"component"[..]);
+        let component = Some(Arc::from(&b"component"[..]));
         let plan = BackupPlan { backup, domain: self.domain, parent: None, component, started_ms: 1 };
         Arc::new(self.repository.begin_backup(plan).await.expect("begins"))
     }
