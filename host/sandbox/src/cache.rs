@@ -7,6 +7,7 @@
 use std::hash::{Hash, Hasher};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_repository::Digest;
 use wasmtime::Engine as WasmEngine;
@@ -63,7 +64,10 @@ impl Cache {
 
     fn write(&self, engine: &WasmEngine, digest: Digest, component: &Component, file: &Path) -> wasmtime::Result<()> {
         let code = component.serialize()?;
-        let partial = file.with_extension(format!("{}.partial", std::process::id()));
+        // Two threads may compile the same component at once; each writes a file of its own.
+        static TRIES: AtomicU64 = AtomicU64::new(0);
+        let number = TRIES.fetch_add(1, Ordering::Relaxed);
+        let partial = file.with_extension(format!("{}-{number}.partial", std::process::id()));
         let mut out = std::fs::File::create(&partial)?;
         out.write_all(self.mac(engine, digest, &code).as_bytes())?;
         out.write_all(&code)?;

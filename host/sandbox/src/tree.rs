@@ -114,7 +114,8 @@ impl Tree {
     }
 
     /// Makes everything beneath the roots durable, names and bytes, and reports any write that failed on its way to the disk.
-    /// One call a file system: a hundred thousand calls of fsync would take half a minute.
+    /// One call a root (`syncfs`, which reports failed writes since Linux 5.8): a hundred thousand calls of fsync would take
+    /// half a minute.
     pub(crate) fn sync(&self) -> Result<(), CallError> {
         for root in &self.roots {
             rustix::fs::syncfs(&root.directory)
