@@ -135,7 +135,7 @@ impl ChunkCodec {
         sealed.push(encoding);
         sealed.extend((plaintext.len() as u32).to_le_bytes());
         sealed.extend(body);
-        seal::seal_once(&hash.key().0, nonce, &associated(&hash.id()), &mut sealed, NONCE)?;
+        seal::seal_once(&hash.key().0, nonce, &associated(&hash.id()), &mut sealed, NONCE);
         Ok(sealed)
     }
 

@@ -52,7 +52,7 @@ impl Repository {
         }
         let plan = self.plan(source, &from, &here, domain, backup).await?;
         let copied = self.send(source, &plan.objects, progress).await?;
-        self.publish_keyring().await?;
+        self.publish_new_keyring().await?;
         let record = from.records.get(&backup).ok_or(Error::NoSuchBackup { backup, location: source.location() })?;
         let live = from.backups.get(&backup).ok_or(Error::NoSuchBackup { backup, location: source.location() })?;
         self.commit(domain, |state| {

@@ -24,7 +24,7 @@ pub(crate) struct Envelope<C> {
 /// What signs: it has the repository's id and its signing key.
 pub(crate) trait Signer {
     fn repository(&self) -> RepositoryId;
-    fn sign(&self, message: &[u8]) -> Result<[u8; SIGNATURE], Error>;
+    fn sign(&self, message: &[u8]) -> [u8; SIGNATURE];
 }
 
 /// What checks signatures.
@@ -50,18 +50,18 @@ pub(crate) fn seal_envelope(
     clear: &impl Value,
     seal: Option<(&Secret, &[u8])>,
     signer: &impl Signer,
-) -> Result<Bytes, Error> {
+) -> Bytes {
     let clear = cbor::encode(clear);
     let mut bytes = kind.preamble().to_vec();
     bytes.extend((clear.len() as u32).to_le_bytes());
     bytes.extend(clear);
     if let Some((key, plaintext)) = seal {
         let purpose = Purpose::object(kind, &bytes);
-        seal::seal_part(&mut bytes, key, &purpose, plaintext).map_err(|_| Error::UnusableKey)?;
+        seal::seal_part(&mut bytes, key, &purpose, plaintext);
     }
-    let signature = signer.sign(&signed_message(signer.repository(), path, &bytes))?;
+    let signature = signer.sign(&signed_message(signer.repository(), path, &bytes));
     bytes.extend(signature);
-    Ok(bytes.into())
+    bytes.into()
 }
 
 impl<C: Value> Envelope<C> {
@@ -119,8 +119,8 @@ mod tests {
         fn repository(&self) -> RepositoryId {
             self.0
         }
-        fn sign(&self, message: &[u8]) -> Result<[u8; SIGNATURE], Error> {
-            seal::sign(&Secret([5; 32]), message).map_err(|_| Error::UnusableKey)
+        fn sign(&self, message: &[u8]) -> [u8; SIGNATURE] {
+            seal::sign(&Secret([5; 32]), message)
         }
     }
     impl Verifier for Key {
@@ -128,22 +128,22 @@ mod tests {
             self.0
         }
         fn is_signed(&self, message: &[u8], signature: &[u8]) -> bool {
-            seal::is_signed(&seal::verify_key(&Secret([5; 32])).unwrap(), message, signature)
+            seal::is_signed(&seal::verify_key(&Secret([5; 32])), message, signature)
         }
     }
     const KEY: Key = Key(RepositoryId([1; 16]));
 
     fn sample() -> Bytes {
-        seal_envelope(Kind::Index, "a/b", &7_u64, Some((&Secret([2; 32]), b"inside")), &KEY).unwrap()
+        seal_envelope(Kind::Index, "a/b", &7_u64, Some((&Secret([2; 32]), b"inside")), &KEY)
     }
 
     #[test]
     fn an_envelope_without_seal_has_these_bytes() {
-        let bytes = seal_envelope(Kind::Keys, "k", &7_u64, None, &KEY).unwrap();
+        let bytes = seal_envelope(Kind::Keys, "k", &7_u64, None, &KEY);
         let unsigned = hex::decode("48465354060100000100000007").unwrap();
         let message =
             [&b"holdfast v1 signature\0"[..], &[1; 16], &[1, 0], b"k", blake3::hash(&unsigned).as_bytes()].concat();
-        let signature = seal::sign(&Secret([5; 32]), &message).unwrap();
+        let signature = seal::sign(&Secret([5; 32]), &message);
         assert_eq!(bytes, [&unsigned[..], &signature].concat());
     }
 

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 
+use crate::Digest;
 use crate::chunk::ChunkId;
 use crate::format::index::{NO_BASE, RECORD, Record, encode_footer};
 use crate::format::{Kind, PREAMBLE};
 use crate::seal::{self, Purpose, Secret};
-use crate::{Digest, Error};
 
 /// Writers close a pack before it exceeds this, in bytes.
 const PACK_MAX: usize = 16 << 20;
@@ -51,14 +51,13 @@ impl PackBuilder {
         self.bytes.extend(sealed);
     }
 
-    pub(crate) fn finish(mut self, index_key: &Secret) -> Result<Pack, Error> {
+    pub(crate) fn finish(mut self, index_key: &Secret) -> Pack {
         let footer_start = self.bytes.len();
         let purpose = Purpose::object(Kind::Pack, &self.bytes[..PREAMBLE]);
-        seal::seal_part(&mut self.bytes, index_key, &purpose, &encode_footer(&self.records))
-            .map_err(|_| Error::UnusableKey)?;
+        seal::seal_part(&mut self.bytes, index_key, &purpose, &encode_footer(&self.records));
         let footer = (self.bytes.len() - footer_start) as u32;
         self.bytes.extend(footer.to_le_bytes());
-        Ok(Pack { digest: Digest::of(&self.bytes), bytes: self.bytes.into(), records: self.records })
+        Pack { digest: Digest::of(&self.bytes), bytes: self.bytes.into(), records: self.records }
     }
 }
 
@@ -73,7 +72,7 @@ mod tests {
         let mut builder = PackBuilder::new();
         builder.push(ChunkId([2; 32]), b"first");
         builder.push(ChunkId([1; 32]), b"second");
-        let pack = builder.finish(&key).unwrap();
+        let pack = builder.finish(&key);
         let (rest, length) = pack.bytes.split_last_chunk::<4>().unwrap();
         let (chunks, footer) = rest.split_at(rest.len() - u32::from_le_bytes(*length) as usize);
         assert_eq!(chunks, b"HFST\x02\x01\0\0firstsecond");
@@ -91,7 +90,7 @@ mod tests {
         while builder.has_room(sealed.len()) {
             builder.push(ChunkId([0; 32]), &sealed);
         }
-        let pack = builder.finish(&Secret([1; 32])).unwrap();
+        let pack = builder.finish(&Secret([1; 32]));
         assert!(pack.bytes.len() <= PACK_MAX && pack.bytes.len() > PACK_MAX - 2 * sealed.len());
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct Inner {
     /// The epoch that this process writes in.
     pub(crate) epoch: AtomicU64,
     is_read_only: bool,
+    /// Generation of the keyring that this process saw published here.
+    published: AtomicU64,
     domains: Mutex<HashMap<DomainId, Arc<DomainCell>>>,
 }
 
@@ -77,6 +79,7 @@ impl Repository {
             writer: WriterId::random(),
             epoch: AtomicU64::new(0),
             is_read_only,
+            published: AtomicU64::new(0),
             domains: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -201,7 +204,16 @@ impl Repository {
     /// Writes the current keyring for its recipients at this target, if it is not there yet.
     pub async fn publish_keyring(&self) -> Result<(), Error> {
         self.writable()?;
-        publish(&self.inner.place, &self.inner.keyring.current()).await
+        let keyring = self.inner.keyring.current();
+        publish(&self.inner.place, &keyring).await?;
+        self.inner.published.fetch_max(keyring.generation(), Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// The same before a commit, without asking the place again and again.
+    pub(crate) async fn publish_new_keyring(&self) -> Result<(), Error> {
+        let is_known = self.inner.published.load(Ordering::Acquire) >= self.inner.keyring.current().generation();
+        if is_known { Ok(()) } else { self.publish_keyring().await }
     }
 
     /// The sealed (age) bytes of the newest keyring at this target.

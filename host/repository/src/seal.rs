@@ -50,6 +50,13 @@ impl Value for Secret {
 #[error("it does not open with its key")]
 pub struct DoesNotOpen;
 
+/// The result of a call that the library refuses only for lengths that ours are constants against.
+///
+/// Going on without the result would store something unsealed or unsigned, so there is no other way out.
+fn certain<T, E>(result: Result<T, E>) -> T {
+    result.unwrap_or_else(|_| unreachable!("the cryptographic library refused a length that it takes"))
+}
+
 /// Random bytes from the system.
 pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
@@ -84,25 +91,23 @@ pub(crate) fn derive<const N: usize>(secret: &[u8], salt: &[u8], info: &[u8]) ->
         }
     }
     let mut bytes = Zeroizing::new([0; N]);
-    let derived = hkdf::Salt::new(hkdf::HKDF_SHA256, salt)
-        .extract(secret)
-        .expand(&[info], Length::<N>)
-        .and_then(|derived| derived.fill(&mut *bytes));
-    // HKDF refuses only outputs beyond 8,160 bytes, and all of ours are constants far below.
-    debug_assert!(derived.is_ok());
+    let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(secret);
+    let filled = extracted.expand(&[info], Length::<N>).and_then(|derived| derived.fill(&mut *bytes));
+    certain(filled);
     bytes
 }
 
-fn cipher(key: &[u8; 32]) -> Result<LessSafeKey, DoesNotOpen> {
-    UnboundKey::new(&AES_256_GCM, key).map(LessSafeKey::new).map_err(|_| DoesNotOpen)
+fn cipher(key: &[u8; 32]) -> LessSafeKey {
+    LessSafeKey::new(certain(UnboundKey::new(&AES_256_GCM, key)))
 }
 
 /// The key of one sealed part and its commitment.
-fn part_keys(parent: &Secret, salt: &[u8], purpose: &Purpose) -> Result<(LessSafeKey, [u8; 32]), DoesNotOpen> {
+fn part_keys(parent: &Secret, salt: &[u8], purpose: &Purpose) -> (LessSafeKey, [u8; 32]) {
     let derived = derive::<64>(&parent.0, salt, &purpose.0);
-    let (key, rest) = derived.split_first_chunk::<32>().ok_or(DoesNotOpen)?;
-    let (commitment, _) = rest.split_first_chunk::<32>().ok_or(DoesNotOpen)?;
-    Ok((cipher(key)?, *commitment))
+    let (mut key, mut commitment) = (Zeroizing::new([0; 32]), [0; 32]);
+    key.copy_from_slice(&derived[..32]);
+    commitment.copy_from_slice(&derived[32..]);
+    (cipher(&key), commitment)
 }
 
 fn frame_nonce(number: u64, is_final: bool) -> Nonce {
@@ -118,14 +123,9 @@ pub(crate) fn part_overhead(length: usize) -> usize {
 }
 
 /// Appends `salt | commitment | frames` of the plaintext.
-pub(crate) fn seal_part(
-    out: &mut Vec<u8>,
-    parent: &Secret,
-    purpose: &Purpose,
-    plaintext: &[u8],
-) -> Result<(), DoesNotOpen> {
+pub(crate) fn seal_part(out: &mut Vec<u8>, parent: &Secret, purpose: &Purpose, plaintext: &[u8]) {
     let salt: [u8; 32] = random();
-    let (key, commitment) = part_keys(parent, &salt, purpose)?;
+    let (key, commitment) = part_keys(parent, &salt, purpose);
     out.reserve(plaintext.len() + part_overhead(plaintext.len()));
     out.extend(salt);
     out.extend(commitment);
@@ -136,17 +136,16 @@ pub(crate) fn seal_part(
         let start = out.len();
         out.extend(frame);
         let nonce = frame_nonce(number as u64, number == frames);
-        let tag = key.seal_in_place_separate_tag(nonce, Aad::empty(), &mut out[start..]).map_err(|_| DoesNotOpen)?;
+        let tag = certain(key.seal_in_place_separate_tag(nonce, Aad::empty(), &mut out[start..]));
         out.extend(tag.as_ref());
     }
-    Ok(())
 }
 
 /// Opens what [`seal_part`] made.
 pub(crate) fn open_part(parent: &Secret, purpose: &Purpose, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, DoesNotOpen> {
     let (salt, rest) = sealed.split_first_chunk::<32>().ok_or(DoesNotOpen)?;
     let (commitment, frames) = rest.split_first_chunk::<32>().ok_or(DoesNotOpen)?;
-    let (key, expected) = part_keys(parent, salt, purpose)?;
+    let (key, expected) = part_keys(parent, salt, purpose);
     // BLAKE3's hash type compares in constant time.
     if blake3::Hash::from_bytes(expected) != blake3::Hash::from_bytes(*commitment) {
         return Err(DoesNotOpen);
@@ -167,19 +166,10 @@ pub(crate) fn open_part(parent: &Secret, purpose: &Purpose, sealed: &[u8]) -> Re
 }
 
 /// Seals `buffer[from..]` in place under a key that has never been used with this random nonce, and appends the tag.
-pub(crate) fn seal_once(
-    key: &[u8; 32],
-    nonce: [u8; 12],
-    associated: &[u8],
-    buffer: &mut Vec<u8>,
-    from: usize,
-) -> Result<(), DoesNotOpen> {
+pub(crate) fn seal_once(key: &[u8; 32], nonce: [u8; 12], associated: &[u8], buffer: &mut Vec<u8>, from: usize) {
     let nonce = Nonce::assume_unique_for_key(nonce);
-    let tag = cipher(key)?
-        .seal_in_place_separate_tag(nonce, Aad::from(associated), &mut buffer[from..])
-        .map_err(|_| DoesNotOpen)?;
+    let tag = certain(cipher(key).seal_in_place_separate_tag(nonce, Aad::from(associated), &mut buffer[from..]));
     buffer.extend(tag.as_ref());
-    Ok(())
 }
 
 /// Opens in place what [`seal_once`] made; the plaintext lies at the buffer's start.
@@ -189,20 +179,20 @@ pub(crate) fn open_once<'b>(
     associated: &[u8],
     sealed: &'b mut [u8],
 ) -> Result<&'b mut [u8], DoesNotOpen> {
-    cipher(key)?
+    cipher(key)
         .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(associated), sealed)
         .map_err(|_| DoesNotOpen)
 }
 
 /// Wraps a data key by an organization key (FORMAT §6, slot kind 0).
-pub(crate) fn wrap(organization_key: &Secret, backup: &[u8; 16], data_key: &Secret) -> Result<Vec<u8>, DoesNotOpen> {
+pub(crate) fn wrap(organization_key: &Secret, backup: &[u8; 16], data_key: &Secret) -> Vec<u8> {
     let salt: [u8; 32] = random();
     let key = derive::<32>(&organization_key.0, &salt, b"holdfast v1 slot");
     let mut wrapped = Vec::with_capacity(32 + 32 + TAG);
     wrapped.extend(salt);
     wrapped.extend(&data_key.0);
-    seal_once(&key, [0; 12], backup, &mut wrapped, 32)?;
-    Ok(wrapped)
+    seal_once(&key, [0; 12], backup, &mut wrapped, 32);
+    wrapped
 }
 
 /// Unwraps what [`wrap`] made.
@@ -214,19 +204,18 @@ pub(crate) fn unwrap(organization_key: &Secret, backup: &[u8; 16], wrapped: &[u8
     <[u8; 32]>::try_from(&*opened).map(Secret).map_err(|_| DoesNotOpen)
 }
 
-fn key_pair(seed: &Secret) -> Result<signature::Ed25519KeyPair, DoesNotOpen> {
-    signature::Ed25519KeyPair::from_seed_unchecked(&seed.0).map_err(|_| DoesNotOpen)
+fn key_pair(seed: &Secret) -> signature::Ed25519KeyPair {
+    certain(signature::Ed25519KeyPair::from_seed_unchecked(&seed.0))
 }
 
 /// The public half of a signing key.
-pub(crate) fn verify_key(seed: &Secret) -> Result<[u8; 32], DoesNotOpen> {
-    let pair = key_pair(seed)?;
-    signature::KeyPair::public_key(&pair).as_ref().try_into().map_err(|_| DoesNotOpen)
+pub(crate) fn verify_key(seed: &Secret) -> [u8; 32] {
+    certain(signature::KeyPair::public_key(&key_pair(seed)).as_ref().try_into())
 }
 
 /// An Ed25519 signature.
-pub(crate) fn sign(seed: &Secret, message: &[u8]) -> Result<[u8; SIGNATURE], DoesNotOpen> {
-    key_pair(seed)?.sign(message).as_ref().try_into().map_err(|_| DoesNotOpen)
+pub(crate) fn sign(seed: &Secret, message: &[u8]) -> [u8; SIGNATURE] {
+    certain(key_pair(seed).sign(message).as_ref().try_into())
 }
 
 /// Whether an Ed25519 signature is this key's over this message.
@@ -259,7 +248,7 @@ mod tests {
 
     fn sealed(plaintext: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        seal_part(&mut out, &Secret([1; 32]), &purpose(), plaintext).unwrap();
+        seal_part(&mut out, &Secret([1; 32]), &purpose(), plaintext);
         assert_eq!(out.len(), plaintext.len() + part_overhead(plaintext.len()));
         out
     }
@@ -298,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_wrapped_key_is_bound_to_its_backup() {
-        let wrapped = wrap(&Secret([1; 32]), &[2; 16], &Secret([3; 32])).unwrap();
+        let wrapped = wrap(&Secret([1; 32]), &[2; 16], &Secret([3; 32]));
         assert_eq!(wrapped.len(), 80);
         assert_eq!(unwrap(&Secret([1; 32]), &[2; 16], &wrapped), Ok(Secret([3; 32])));
         assert_eq!(unwrap(&Secret([1; 32]), &[9; 16], &wrapped), Err(DoesNotOpen));

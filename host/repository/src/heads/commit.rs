@@ -101,18 +101,18 @@ impl Repository {
             extra: Default::default(),
         };
         let directory = DirectoryChange { records: change.records, deleted, extra: Default::default() };
+        let key = keyring.domain(domain)?;
         let seal = |head: &Head, directory: &DirectoryChange| {
-            let key = keyring.domain(domain)?;
             seal_envelope(Kind::Head, &path, head, Some((key.index_key(), &cbor::encode(directory))), keyring)
         };
         if sequence > 0 && sequence.is_multiple_of(CHECKPOINT_EVERY) {
             let (head, directory) = checkpoint(domain, state, plain.clone(), directory.clone());
-            let bytes = seal(&head, &directory)?;
+            let bytes = seal(&head, &directory);
             if bytes.len() <= CHECKPOINT_MAX {
                 return Ok(bytes);
             }
         }
-        seal(&plain, &directory)
+        Ok(seal(&plain, &directory))
     }
 
     /// Whether the head is in its place now: `false` if another writer's is.

@@ -50,25 +50,22 @@ impl std::fmt::Debug for Keyring {
 impl Keyring {
     /// A new repository's keyring, with its `system` domain.
     pub fn generate() -> Self {
-        let signing = Secret::random();
-        // Every 32 bytes are a valid Ed25519 seed.
-        let verify_key = VerifyKey(seal::verify_key(&signing).unwrap_or_default());
         let stored = StoredKeyring {
             repository: RepositoryId::random(),
             generation: 1,
-            signing,
+            signing: Secret::random(),
             former: Vec::new(),
             domains: vec![new_domain(SYSTEM, None)],
             catalog: Secret::random(),
             recipients: Vec::new(),
             extra: Default::default(),
         };
-        Self { stored, verify_key }
+        Self::from_stored(stored)
     }
 
-    fn from_stored(stored: StoredKeyring) -> Result<Self, Error> {
-        let verify_key = VerifyKey(seal::verify_key(&stored.signing).map_err(|_| Error::UnusableKey)?);
-        Ok(Self { stored, verify_key })
+    fn from_stored(stored: StoredKeyring) -> Self {
+        let verify_key = VerifyKey(seal::verify_key(&stored.signing));
+        Self { stored, verify_key }
     }
 
     fn next(&self, change: impl FnOnce(&mut StoredKeyring)) -> Self {
@@ -142,10 +139,8 @@ impl Keyring {
     pub fn seal(&self, unlock: &UnlockKey) -> Vec<u8> {
         let clear = LocalClear { generation: self.generation(), unlock: 0, extra: Default::default() };
         let plaintext = self.encode();
-        let sealed =
-            seal_envelope(Kind::LocalKeyring, path::LOCAL_KEYRING, &clear, Some((&unlock.0, &plaintext)), self);
-        // Our own keys are always usable: the library refuses other lengths only.
-        sealed.map(Vec::from).unwrap_or_default()
+        let sealed = Some((&unlock.0, &plaintext[..]));
+        seal_envelope(Kind::LocalKeyring, path::LOCAL_KEYRING, &clear, sealed, self).into()
     }
 
     /// Opens what [`Self::seal`] made. Errors: another unlock key; damaged.
@@ -167,16 +162,13 @@ impl Keyring {
         if !stored.domains.iter().any(|domain| domain.kind == SYSTEM) {
             return Err(Error::damaged(path::LOCAL_KEYRING)(crate::Malformed("it has no system domain")));
         }
-        Self::from_stored(stored)
+        Ok(Self::from_stored(stored))
     }
 
     /// Seals a secret of the catalog; `context` (such as a row's uid and key) is bound in.
     pub fn seal_secret(&self, context: &str, secret: &[u8]) -> Vec<u8> {
         let mut sealed = Vec::new();
-        // Our own keys are always usable; were one not, nothing would be stored and nothing would open.
-        if seal::seal_part(&mut sealed, &self.stored.catalog, &Purpose::catalog(context), secret).is_err() {
-            sealed.clear();
-        }
+        seal::seal_part(&mut sealed, &self.stored.catalog, &Purpose::catalog(context), secret);
         sealed
     }
 
@@ -207,8 +199,8 @@ impl Signer for Keyring {
     fn repository(&self) -> RepositoryId {
         self.stored.repository
     }
-    fn sign(&self, message: &[u8]) -> Result<[u8; SIGNATURE], Error> {
-        seal::sign(&self.stored.signing, message).map_err(|_| Error::UnusableKey)
+    fn sign(&self, message: &[u8]) -> [u8; SIGNATURE] {
+        seal::sign(&self.stored.signing, message)
     }
 }
 
@@ -242,8 +234,7 @@ impl DomainKeys<'_> {
     pub(crate) fn wrap(&self, backup: BackupId, data_key: &Secret) -> Result<(u64, Vec<u8>), Error> {
         let newest = self.0.organization_keys.iter().max_by_key(|(version, _)| *version);
         let (version, key) = newest.ok_or(Error::NoKey { backup })?;
-        let wrapped = seal::wrap(key, &backup.0, data_key).map_err(|_| Error::UnusableKey)?;
-        Ok((*version, wrapped))
+        Ok((*version, seal::wrap(key, &backup.0, data_key)))
     }
 
     /// Unwraps a backup's data key.

@@ -72,7 +72,7 @@ impl BackupWriter {
         self.put_keys(&keyring, &mut written).await?;
         let record = self.complete(record, &table);
         self.put_manifest(&keyring, &mut written, &record, document, table, indexes.clone()).await?;
-        self.repository.publish_keyring().await?;
+        self.repository.publish_new_keyring().await?;
 
         let stored_bytes = written.objects.iter().map(|(_, length, _)| length).sum();
         let record = BackupRecord { stored_bytes, ..record };
@@ -153,7 +153,7 @@ impl BackupWriter {
         let domain = self.plan.domain;
         let key = keyring.domain(domain)?;
         let seal = Some((key.index_key(), plaintext));
-        let bytes = seal_envelope(Kind::Index, &path::indexes(domain), clear, seal, keyring)?;
+        let bytes = seal_envelope(Kind::Index, &path::indexes(domain), clear, seal, keyring);
         let path = path::index(domain, Digest::of(&bytes));
         written.put(path, bytes).await
     }
@@ -166,7 +166,7 @@ impl BackupWriter {
             let (path, plaintext) = (path::refs(domain, backup, part), refs.encode());
             let key = keyring.domain(domain)?;
             let seal = Some((key.index_key(), &plaintext[..]));
-            let bytes = seal_envelope(Kind::Refs, &path, &clear, seal, keyring)?;
+            let bytes = seal_envelope(Kind::Refs, &path, &clear, seal, keyring);
             written.put(path, bytes).await?;
         }
         Ok(())
@@ -184,7 +184,7 @@ impl BackupWriter {
         };
         let keys = Keys { domain, backup, generation: FIRST_KEYS, slots: vec![slot], extra: Default::default() };
         let path = path::keys(domain, backup, FIRST_KEYS);
-        let bytes = seal_envelope(Kind::Keys, &path, &keys, None, keyring)?;
+        let bytes = seal_envelope(Kind::Keys, &path, &keys, None, keyring);
         written.put(path, bytes).await.map(drop)
     }
 
@@ -222,7 +222,7 @@ impl BackupWriter {
         };
         let clear = BackupClear { domain, backup, extra: Default::default() };
         let (path, plaintext) = (path::manifest(domain, backup), Zeroizing::new(cbor::encode(&manifest)));
-        let bytes = seal_envelope(Kind::Manifest, &path, &clear, Some((&self.data_key, &plaintext)), keyring)?;
+        let bytes = seal_envelope(Kind::Manifest, &path, &clear, Some((&self.data_key, &plaintext)), keyring);
         written.put(path, bytes).await.map(drop)
     }
 }

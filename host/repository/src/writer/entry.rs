@@ -243,6 +243,7 @@ pub(super) fn keep(pipeline: &Pipeline, list: Vec<u8>, lists: &mut Vec<Bytes>) -
 
 impl Drop for EntryWriter {
     fn drop(&mut self) {
+        self.pipeline.keep_spare(std::mem::take(&mut self.buffer));
         if !self.is_finished {
             self.entries.lock().remove(&self.entry.path);
             self.entries.received.fetch_sub(self.received, Ordering::AcqRel);

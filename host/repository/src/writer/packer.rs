@@ -2,11 +2,11 @@
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::Digest;
 use crate::chunk::ChunkId;
 use crate::format::index::Record;
 use crate::pack::{Pack, PackBuilder};
 use crate::seal::Secret;
-use crate::{Digest, Error};
 
 /// The pack that is being filled, and what the full ones hold.
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ impl Packer {
 
 impl FullPack {
     /// The stored form, and the budget to give back when it is durable.
-    pub(super) fn finish(self, index_key: &Secret) -> Result<(Pack, Option<OwnedSemaphorePermit>), Error> {
-        Ok((self.builder.finish(index_key)?, self.permit))
+    pub(super) fn finish(self, index_key: &Secret) -> (Pack, Option<OwnedSemaphorePermit>) {
+        (self.builder.finish(index_key), self.permit)
     }
 }

@@ -25,8 +25,9 @@ use crate::{DomainId, Error};
 
 /// Bytes of one backup in memory: a pack being filled, two on their way, and chunks at work.
 const BUDGET: usize = 56 << 20;
-/// Buffers of pages that are kept for the next chunk.
+/// Buffers that are kept for the next chunk, and their lengths: shorter ones were the ends of entries.
 const SPARES_MAX: usize = 64;
+const SPARE: std::ops::RangeInclusive<usize> = 32 << 10..=64 << 10;
 
 /// What every entry of a backup shares.
 #[derive(Debug)]
@@ -148,10 +149,12 @@ impl Pipeline {
             drop(permit.split(permit.num_permits().saturating_sub(sealed.len())));
             let full = lock(&self.packer).add(id, &sealed, permit);
             if let Some(full) = full {
-                self.close(full)?;
+                self.close(full);
             }
         }
-        self.keep_spare(plaintext);
+        if let Ok(spare) = plaintext.try_into_mut() {
+            self.keep_spare(spare);
+        }
         Ok(())
     }
 
@@ -164,8 +167,8 @@ impl Pipeline {
     }
 
     /// Completes a pack and sends it on its way.
-    fn close(self: &Arc<Self>, full: FullPack) -> Result<(), Error> {
-        let (pack, permit) = full.finish(&self.index_key)?;
+    fn close(self: &Arc<Self>, full: FullPack) {
+        let (pack, permit) = full.finish(&self.index_key);
         let (path, length) = (path::pack(self.domain, pack.digest), pack.bytes.len() as u64);
         lock(&self.packer).packed.push(Packed { digest: pack.digest, length, records: pack.records });
         let ticket = Ticket::new(self);
@@ -180,7 +183,6 @@ impl Pipeline {
             }
             drop(permit);
         });
-        Ok(())
     }
 
     /// Waits until every chunk is durable; gives what was stored and what is held.
@@ -189,7 +191,7 @@ impl Pipeline {
         let last = lock(&self.packer).take();
         if let Some(last) = last {
             let pipeline = Arc::clone(self);
-            self.pool.run(move |_| pipeline.close(last)).await??;
+            self.pool.run(move |_| pipeline.close(last)).await?;
         }
         self.idle().await?;
         let packed = std::mem::take(&mut lock(&self.packer).packed);
@@ -238,21 +240,17 @@ impl Pipeline {
     /// A buffer of this length; its bytes are whatever they were.
     pub(super) fn buffer(&self, length: usize) -> BytesMut {
         let mut spares = lock(&self.spares);
-        while let Some(spare) = spares.pop() {
-            if spare.len() == length {
-                return spare;
-            }
-        }
+        let fitting = spares.iter().rposition(|spare| spare.len() == length);
+        let spare = fitting.map(|position| spares.swap_remove(position));
         drop(spares);
-        BytesMut::zeroed(length)
+        spare.unwrap_or_else(|| BytesMut::zeroed(length))
     }
 
-    fn keep_spare(&self, plaintext: Bytes) {
-        if let Ok(spare) = plaintext.try_into_mut() {
-            let mut spares = lock(&self.spares);
-            if spares.len() < SPARES_MAX && spare.len() <= 64 << 10 {
-                spares.push(spare);
-            }
+    /// Keeps a buffer that is not needed any more for [`Self::buffer`].
+    pub(super) fn keep_spare(&self, spare: BytesMut) {
+        let mut spares = lock(&self.spares);
+        if spares.len() < SPARES_MAX && SPARE.contains(&spare.len()) {
+            spares.push(spare);
         }
     }
 }
