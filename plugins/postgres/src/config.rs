@@ -1,10 +1,11 @@
 //! Configuration that lies outside of the data directory, as on every Debian: a base backup does not have it.
 //!
-//! Read as it is where the role may; else `postgresql.conf` is made again from the settings, and a warning says so.
+//! Read as it is where the role may; else `postgresql.conf` is made again from the settings. The job's log says so, and the probe: a warning
+//! with every backup would teach people to overlook warnings.
 
 use std::fmt::Write;
 
-use holdfast_sdk::Result;
+use holdfast_sdk::{Result, job};
 
 use crate::failure::quote_literal;
 use crate::names;
@@ -67,9 +68,9 @@ pub fn record(
                     None => from_essentials(replication)?,
                 };
                 recorder.write(&format!("{}{file}", names::CONFIG), text.as_bytes())?;
-                warnings.push(unreadable(settings, "postgresql.conf", "it was made again from the settings"));
+                note_unreadable(settings, "postgresql.conf", "it was made again from the settings");
             }
-            (None, file) => warnings.push(unreadable(settings, file, "a restore writes a minimal one")),
+            (None, file) => note_unreadable(settings, file, "a restore writes a minimal one"),
         }
     }
     if let (Some(places), Some(sql)) = (&places, &mut sql) {
@@ -78,9 +79,13 @@ pub fn record(
     Ok(())
 }
 
-fn unreadable(settings: &Settings, file: &str, consequence: &str) -> String {
+fn note_unreadable(settings: &Settings, file: &str, consequence: &str) {
     let user = crate::failure::quote_identifier(&settings.user);
-    format!("{file} lies outside of the data directory and {user} may not read it: {consequence}. {}", grant(&user))
+    let note = format!(
+        "{file} lies outside of the data directory and {user} may not read it: {consequence}. {}",
+        grant(&user)
+    );
+    job::log("warn", &note);
 }
 
 /// What lets a role read configuration files.

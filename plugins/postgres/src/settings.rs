@@ -19,6 +19,7 @@ pub fn description() -> Description {
         }],
         settings: settings(),
         default_port: 5432,
+        socket_name: Some(".s.PGSQL.{port}".into()),
     }
 }
 

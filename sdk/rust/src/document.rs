@@ -21,6 +21,9 @@ pub struct Description {
     pub settings: Vec<Setting>,
     /// Port when `port` is not set.
     pub default_port: u16,
+    /// File name of the server's Unix socket in the directory that `host` then names; `{port}` stands for the port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_name: Option<String>,
 }
 
 /// A way in which a plugin backs up.

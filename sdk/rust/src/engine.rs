@@ -41,7 +41,7 @@ macro_rules! register {
         #[allow(unsafe_code, missing_docs)]
         const _: () = {
             type Registered = $crate::Exported<$engine>;
-            $crate::bindings::export_engine!(Registered with_types_in $crate::bindings);
+    $crate::bindings::export_engine!(Registered with_types_in $crate::bindings);
         };
         #[cfg(not(target_family = "wasm"))]
         const _: fn() -> $crate::document::Description = <$engine as $crate::Engine>::describe;

@@ -99,9 +99,14 @@ impl Client {
 
     async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
         let mut kept = self.kept.lock().await;
-        let mut connection = match kept.take() {
-            Some(connection) if !connection.is_closed() => connection,
-            _ => self.endpoint.connect().await?,
+        // A kept connection takes another request once it is ready; one that was closed meanwhile never is.
+        let ready = match kept.take() {
+            Some(mut connection) => connection.ready().await.is_ok().then_some(connection),
+            None => None,
+        };
+        let mut connection = match ready {
+            Some(connection) => connection,
+            None => self.endpoint.connect().await?,
         };
         let answered = timeout(ANSWER_PATIENCE, async {
             let response = self.send(&mut connection, method, path, body).await?;

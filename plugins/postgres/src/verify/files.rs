@@ -12,8 +12,8 @@ use crate::manifest::{self, File, WalRange};
 use crate::names;
 use crate::page::{self, Verdict};
 
-/// What the manifest does not list: the log, and itself.
-const UNLISTED: &str = "data/pg_wal/";
+/// What the manifest lists in part only: the log, which is judged by its own rules.
+const LOG: &str = "data/pg_wal/";
 
 /// What came of it.
 pub struct Listed {
@@ -25,8 +25,15 @@ pub struct Listed {
 
 /// Checks everything that the manifest lists.
 pub fn check(subject: &Subject, data_checksums: bool) -> Result<Listed> {
-    let mut pass =
-        Pass { subject, data_checksums, done: 0, pages: 0, files: Findings::default(), damaged: Findings::default() };
+    let mut pass = Pass {
+        subject,
+        data_checksums,
+        done: 0,
+        pages: 0,
+        log_files: 0,
+        files: Findings::default(),
+        damaged: Findings::default(),
+    };
     let mut wal_ranges = Vec::new();
     let manifest = match subject.find(names::MANIFEST)? {
         None => vec!["it is missing".into()],
@@ -59,6 +66,8 @@ struct Pass<'a> {
     done: u64,
     /// Pages judged.
     pages: u64,
+    /// Files of the log's directory that the manifest lists, such as `archive_status/*.done`.
+    log_files: u64,
     files: Findings,
     damaged: Findings,
 }
@@ -66,6 +75,7 @@ struct Pass<'a> {
 impl Pass<'_> {
     fn check(&mut self, file: &File) -> Result<()> {
         let entry = names::of_manifest_path(&file.path()?);
+        self.log_files += u64::from(entry.starts_with(LOG));
         let Some(found) = self.subject.find(&entry)? else {
             self.files.add(format!("{entry} is missing"));
             return Ok(());
@@ -145,9 +155,10 @@ impl Pass<'_> {
         for prefix in [names::DATA, names::TABLESPACES] {
             for entry in entries(&self.subject.backup, prefix) {
                 let entry = entry?;
-                there += u64::from(matches!(entry.kind, EntryKind::File) && !entry.path.starts_with(UNLISTED));
+                there += u64::from(matches!(entry.kind, EntryKind::File) && !entry.path.starts_with(LOG));
             }
         }
+        let listed = listed - self.log_files;
         if there != listed {
             self.files.add(format!("the manifest lists {listed} files, and there are {there}"));
         }
