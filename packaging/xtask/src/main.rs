@@ -53,7 +53,7 @@ fn build() -> Result<()> {
     setup::toolchain()?;
     let workspace = Workspace::locate()?;
     plugins::build(&workspace)?;
-    run(workspace.cargo(&["build", "--release", "--package", "holdfast"]))?;
+    build_programs(&workspace)?;
     eprintln!("built {}", workspace.program("holdfast").display());
     Ok(())
 }
@@ -65,13 +65,17 @@ fn test(arguments: &[String]) -> Result<()> {
     tests::run_all(&workspace, arguments)
 }
 
+/// All programs, as the tests build them: the heavy libraries have one set of features then and are compiled once.
+fn build_programs(workspace: &Workspace) -> Result<()> {
+    run(workspace.cargo(&["build", "--release", "--workspace", "--bins"]))
+}
+
 /// Builds the product and a program of the tests crate, then runs that program.
 fn built_program(name: &str, arguments: &[String]) -> Result<()> {
     setup::all()?;
     let workspace = Workspace::locate()?;
     plugins::build(&workspace)?;
-    // As much as the tests build, so that the heavy libraries have one set of features and are compiled once.
-    run(workspace.cargo(&["build", "--release", "--workspace", "--bins"]))?;
+    build_programs(&workspace)?;
     let mut program = std::process::Command::new(workspace.program(name));
     program.args(arguments).current_dir(&workspace.root);
     run(program)
