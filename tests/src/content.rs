@@ -15,8 +15,11 @@ const TABLES: &str = r"
 SELECT CASE relpersistence WHEN 'u' THEN format('SELECT %L, ''unlogged''', name)
        ELSE format('SELECT %L, count(*), coalesce(sum(hashtextextended(t::text, 0)::numeric), 0), coalesce(sum(hashtextextended(t::text, 1)::numeric), 0) FROM %s t', name, name)
        END
-FROM (SELECT oid, relpersistence, format('%I.%I', relnamespace::regnamespace, relname) AS name, relnamespace FROM pg_class WHERE relkind IN ('r', 'm')) c
-WHERE relnamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND relpersistence <> 't'
+FROM (
+    SELECT c.relpersistence, format('%I.%I', n.nspname, c.relname) AS name
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+) tables
 ORDER BY name \gexec
 ";
 
