@@ -28,9 +28,11 @@ pub(crate) struct Pack {
 }
 
 impl PackBuilder {
-    pub(crate) fn new() -> Self {
+    /// Begins a pack, in the memory of an earlier one if there is one.
+    pub(crate) fn new(mut bytes: Vec<u8>) -> Self {
+        bytes.clear();
         // Room for all of it at once: memory that is not written to costs nothing, moving megabytes does.
-        let mut bytes = Vec::with_capacity(PACK_MAX);
+        bytes.reserve(PACK_MAX);
         bytes.extend(Kind::Pack.preamble());
         Self { bytes, records: Vec::new() }
     }
@@ -69,7 +71,7 @@ mod tests {
     #[test]
     fn a_pack_describes_itself() {
         let key = Secret([1; 32]);
-        let mut builder = PackBuilder::new();
+        let mut builder = PackBuilder::new(Vec::new());
         builder.push(ChunkId([2; 32]), b"first");
         builder.push(ChunkId([1; 32]), b"second");
         let pack = builder.finish(&key);
@@ -85,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_pack_stays_within_its_limit() {
-        let mut builder = PackBuilder::new();
+        let mut builder = PackBuilder::new(Vec::new());
         let sealed = vec![0; 25_000];
         while builder.has_room(sealed.len()) {
             builder.push(ChunkId([0; 32]), &sealed);

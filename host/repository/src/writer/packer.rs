@@ -1,5 +1,6 @@
 //! Fills packs, one after the other.
 
+use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::Digest;
@@ -12,6 +13,8 @@ use crate::seal::Secret;
 #[derive(Debug, Default)]
 pub(super) struct Packer {
     current: Option<FullPack>,
+    /// Memory of a pack that is durable, for the next one.
+    spare: Option<Vec<u8>>,
     pub(super) packed: Vec<Packed>,
 }
 
@@ -34,13 +37,24 @@ impl Packer {
     /// Appends a sealed chunk; gives back the pack before if the chunk did not fit into it.
     pub(super) fn add(&mut self, id: ChunkId, sealed: &[u8], permit: OwnedSemaphorePermit) -> Option<FullPack> {
         let full = self.current.take_if(|pack| !pack.builder.has_room(sealed.len()));
-        let pack = self.current.get_or_insert_with(|| FullPack { builder: PackBuilder::new(), permit: None });
+        let spare = &mut self.spare;
+        let pack = self.current.get_or_insert_with(|| {
+            let builder = PackBuilder::new(spare.take().unwrap_or_default());
+            FullPack { builder, permit: None }
+        });
         pack.builder.push(id, sealed);
         match &mut pack.permit {
             Some(all) => all.merge(permit),
             none => *none = Some(permit),
         }
         full
+    }
+
+    /// Takes back the memory of a pack that is durable, if nobody else holds it.
+    pub(super) fn reuse(&mut self, pack: Bytes) {
+        if let Ok(bytes) = pack.try_into_mut() {
+            self.spare = Some(bytes.into());
+        }
     }
 
     /// The last pack, if there is anything in it.

@@ -23,8 +23,8 @@ use crate::repository::Repository;
 use crate::seal::Secret;
 use crate::{DomainId, Error};
 
-/// Bytes of one backup in memory: a pack being filled, two on their way, and chunks at work.
-const BUDGET: usize = 56 << 20;
+/// Bytes of one backup in memory: a pack being filled, one or two on their way, and chunks at work.
+const BUDGET: usize = 48 << 20;
 /// Buffers that are kept for the next chunk, and their lengths: shorter ones were the ends of entries.
 const SPARES_MAX: usize = 64;
 const SPARE: std::ops::RangeInclusive<usize> = 32 << 10..=64 << 10;
@@ -113,8 +113,10 @@ impl Pipeline {
     ) -> Result<oneshot::Receiver<ChunkHash>, Error> {
         self.check()?;
         let need = (plaintext.len() + OVERHEAD) as u32;
-        let permit = Arc::clone(&self.budget).acquire_many_owned(need).await.map_err(|_| Error::WorkerStopped)?;
+        let permit = Arc::clone(&self.budget).acquire_many_owned(need).await;
+        // The budget is closed by a failure only, which is then what to tell.
         self.check()?;
+        let permit = permit.map_err(|_| Error::WorkerStopped)?;
         let ticket = Ticket::new(self);
         let (sender, receiver) = oneshot::channel();
         self.pool.submit(move |codec| {
@@ -174,8 +176,9 @@ impl Pipeline {
         let ticket = Ticket::new(self);
         let place = self.place.clone();
         self.place.runtime().spawn(async move {
-            match place.put(&path, pack.bytes).await {
+            match place.put(&path, pack.bytes.clone()).await {
                 Ok(()) => {
+                    lock(&ticket.pipeline.packer).reuse(pack.bytes);
                     ticket.pipeline.stored.fetch_add(length, Ordering::AcqRel);
                     ticket.arrive();
                 }
