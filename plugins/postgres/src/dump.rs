@@ -37,7 +37,7 @@ pub fn dump(request: &DumpRequest) -> Result<Inventory> {
     let spaces = backup.spaces.clone();
     let expected = spaces.iter().map(|space| space.bytes).fold(0, u64::saturating_add);
     let mut recorder = Recorder::new(server.block_size, expected);
-    let end = receive(&mut session, backup, &mut recorder)?;
+    let end = receive(&mut session, backup, &mut recorder).map_err(|error| session.name_loss(error))?;
 
     let after = Identity::ask(&mut session)?;
     check_same_server(&before, start, &after, end)?;

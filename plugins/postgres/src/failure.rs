@@ -15,8 +15,6 @@ pub struct Peer {
     pub user: String,
     /// The database; none on a replication connection.
     pub database: Option<String>,
-    /// Whether the connection is under TLS.
-    pub encrypted: bool,
 }
 
 /// An error or a notice in the server's own words. They are not trusted: the host escapes them where it shows them.
@@ -125,17 +123,15 @@ impl Report {
     fn access_rule(&self, peer: &Peer) -> String {
         let database = peer.database.as_deref().map_or_else(|| "replication".to_owned(), quote_identifier);
         let user = quote_identifier(&peer.user);
-        let rule = match self.client_address() {
-            _ if peer.address.starts_with('/') => format!("local {database} {user} scram-sha-256"),
-            address => {
-                let kind = if peer.encrypted { "hostssl" } else { "host" };
-                let address = match address {
-                    Some(IpAddr::V4(address)) => format!("{address}/32"),
-                    Some(IpAddr::V6(address)) => format!("{address}/128"),
-                    None => "ADDRESS/32".to_owned(),
-                };
-                format!("{kind} {database} {user} {address} scram-sha-256")
-            }
+        let address = match self.client_address() {
+            Some(IpAddr::V4(address)) => format!("{address}/32"),
+            Some(IpAddr::V6(address)) => format!("{address}/128"),
+            None => "ADDRESS/32".to_owned(),
+        };
+        let rule = if peer.address.starts_with('/') {
+            format!("local {database} {user} scram-sha-256")
+        } else {
+            format!("host {database} {user} {address} scram-sha-256")
         };
         format!("Add this line to the server's pg_hba.conf, before any that rejects it, and reload the server: {rule}")
     }
@@ -185,7 +181,7 @@ mod tests {
     use super::*;
 
     fn peer() -> Peer {
-        Peer { address: "db:5432".into(), user: "backup".into(), database: None, encrypted: false }
+        Peer { address: "db:5432".into(), user: "backup".into(), database: None }
     }
 
     fn explain(state: &str, message: &str, peer: &Peer) -> Error {
@@ -201,9 +197,9 @@ mod tests {
         assert!(error.hint.expect("hint").ends_with(": host replication backup 10.1.2.3/32 scram-sha-256"));
 
         let message = r#"kein pg_hba.conf-Eintrag für Host »fe80::1«, Benutzer »Ops«, Datenbank »app«"#;
-        let tls = Peer { user: "Ops".into(), database: Some("app".into()), encrypted: true, ..peer() };
-        let hint = explain("28000", message, &tls).hint.expect("hint");
-        assert!(hint.ends_with(r#": hostssl app "Ops" fe80::1/128 scram-sha-256"#), "{hint}");
+        let peer_of_database = Peer { user: "Ops".into(), database: Some("app".into()), ..peer() };
+        let hint = explain("28000", message, &peer_of_database).hint.expect("hint");
+        assert!(hint.ends_with(r#": host app "Ops" fe80::1/128 scram-sha-256"#), "{hint}");
 
         let local = Peer { address: "/run/postgresql/.s.PGSQL.5432".into(), ..peer() };
         let hint = explain("28000", "no pg_hba.conf entry", &local).hint.expect("hint");

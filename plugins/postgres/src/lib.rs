@@ -24,6 +24,7 @@ mod session;
 mod settings;
 mod tar;
 mod verify;
+mod wal;
 mod wire;
 
 use holdfast_sdk::document::{

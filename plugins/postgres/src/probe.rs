@@ -24,7 +24,7 @@ pub fn probe() -> Result<Probe> {
         Err(error) if CONFIGURATION.contains(&error.code.as_ref()) => {
             // Who cannot ask in SQL either is simply denied.
             let Ok(sql) = session::open(&settings, Purpose::Sql) else { return Err(error) };
-            look_without_replication(sql, error)
+            look_without_replication(&settings, sql, error)
         }
         Err(error) => Err(error),
     }
@@ -55,24 +55,20 @@ fn look(settings: &Settings, mut replication: Session) -> Result<Probe> {
 }
 
 /// What can be said without the connection that a backup needs.
-fn look_without_replication(mut sql: Session, refusal: Error) -> Result<Probe> {
+fn look_without_replication(settings: &Settings, mut sql: Session, refusal: Error) -> Result<Probe> {
     let server = Server::ask(&mut sql)?;
     let rows = sql.query("SELECT system_identifier FROM pg_catalog.pg_control_system()")?;
     let server_id = crate::wire::single(&rows)?.to_owned();
-    let problem = Problem {
+    let mut problems = vec![Problem {
         code: refusal.code.into_owned(),
         message: refusal.message,
         hint: refusal.hint.unwrap_or_default(),
         blocking: true,
-    };
+    }];
+    judge_settings(&mut sql, &server, &mut problems)?;
+    judge_by_sql(&mut sql, settings, &mut problems)?;
     let size_bytes = size(&mut sql)?;
-    Ok(Probe {
-        version: server.version.clone(),
-        role: server.role().to_owned(),
-        size_bytes,
-        server_id,
-        problems: vec![problem],
-    })
+    Ok(Probe { version: server.version.clone(), role: server.role().to_owned(), size_bytes, server_id, problems })
 }
 
 /// Problems that any role may see.
@@ -138,7 +134,7 @@ fn judge_by_sql(sql: &mut Session, settings: &Settings, problems: &mut Vec<Probl
     if let Some(count @ 1..) = number(sql, unlogged)? {
         problems.push(note(
             "unlogged-tables",
-            format!("the database {} has {count} unlogged tables, which are empty after a restore", settings.database),
+            format!("unlogged tables of the database {}, empty after a restore: {count}", settings.database),
             "Run ALTER TABLE ... SET LOGGED for those whose rows matter.",
         ));
     }

@@ -36,12 +36,7 @@ pub fn open(settings: &Settings, purpose: Purpose) -> Result<Session> {
     let connection = endpoint::connect(0)?;
     let transport = encrypt(&connection, settings, &address)?;
     let database = (purpose == Purpose::Sql).then_some(settings.database.as_str());
-    let peer = Peer {
-        address,
-        user: settings.user.clone(),
-        database: database.map(str::to_owned),
-        encrypted: matches!(transport, Transport::Tls(_)),
-    };
+    let peer = Peer { address, user: settings.user.clone(), database: database.map(str::to_owned) };
     let mut session = Wire::new(Reader(connection.input()), Writer(connection.output()), peer);
     let password = || Ok(job::secret("password")?);
     session.log_in(&Login { user: &settings.user, database, transport, password: &password })?;

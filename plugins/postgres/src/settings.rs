@@ -106,6 +106,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn declares_all_that_it_uses() {
+        let declared = include_str!("../plugin.toml");
+        let description = description();
+        for key in description.settings.iter().map(|setting| &setting.key).chain([&description.version]) {
+            assert!(declared.contains(&format!("\"{key}\"")), "plugin.toml lacks {key}");
+        }
+    }
+
+    #[test]
     fn defaults_hold_and_wrong_values_are_refused() {
         let set = |key: &'static str, value: &'static str| {
             Settings::from(move |asked: &str| match asked {

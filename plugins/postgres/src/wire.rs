@@ -176,7 +176,11 @@ impl<R: Read, W: Write> Wire<R, W> {
     }
 
     fn lost(&self, error: std::io::Error) -> Error {
-        let error = Error::from(error);
+        self.name_loss(error.into())
+    }
+
+    /// Says who went away, where an error says only that a stream ended.
+    pub fn name_loss(&self, error: Error) -> Error {
         match error.code.as_ref() {
             "unexpected-end" => Error::new("connection-lost", format!("{} closed the connection", self.peer.address))
                 .hint("See the server's log for the reason.")
@@ -244,7 +248,7 @@ pub mod tests {
 
     /// A server that says what it was told to, whatever it hears.
     pub fn scripted(bytes: Vec<u8>) -> Wire<Cursor<Vec<u8>>, Vec<u8>> {
-        let peer = Peer { address: "db:5432".into(), user: "backup".into(), database: None, encrypted: false };
+        let peer = Peer { address: "db:5432".into(), user: "backup".into(), database: None };
         Wire::new(Cursor::new(bytes), Vec::new(), peer)
     }
 

@@ -184,7 +184,7 @@ impl Write for End {
 /// Logs in to a server that does SCRAM, and returns what it saw of the channel binding.
 fn scram(password: &'static [u8], transport: Transport, impostor: bool) -> Result<Vec<u8>> {
     let server = Rc::new(RefCell::new(Server { impostor, ..Server::default() }));
-    let peer = Peer { address: "db:5432".into(), user: "backup".into(), database: None, encrypted: false };
+    let peer = Peer { address: "db:5432".into(), user: "backup".into(), database: None };
     let mut wire = Wire::new(End(server.clone()), End(server.clone()), peer);
     wire.log_in(&login(transport, &move || Ok(Some(password.to_vec()))))?;
     let bound = server.borrow().bound.clone();
