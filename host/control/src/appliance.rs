@@ -47,6 +47,8 @@ pub(crate) struct State {
 pub(crate) const MODE: &str = "mode";
 /// The value of [`MODE`] that forbids writing to any target.
 pub(crate) const RECOVERED: &str = "recovered";
+/// Meta key: the highest epoch that this appliance writes in, decimal. It survives restarts: a target that is ahead of it has another writer.
+const EPOCH: &str = "epoch";
 
 impl Appliance {
     /// Opens the data directory (making keys, catalog, primary and admin token at first start), heals what a crash left, starts the queue.
@@ -118,7 +120,8 @@ impl State {
     }
 
     /// Ends the recovered mode, once every target knows the new writer.
-    pub(crate) async fn become_writer(&self) -> Result<(), Error> {
+    pub(crate) async fn become_writer(&self, epoch: u64) -> Result<(), Error> {
+        self.catalog.set_meta(EPOCH, epoch.to_string().as_bytes()).await?;
         self.catalog.set_meta(MODE, b"ready").await?;
         self.recovered.store(false, Ordering::Release);
         // Opened again, for writing.
@@ -135,15 +138,36 @@ impl State {
             .entry(target.uid.clone())
             .or_default()
             .clone();
-        let open = || async {
-            let storage = targets::storage(target, &self.keyring.current())?;
-            Ok::<_, Error>(if self.is_recovered() {
-                Repository::open_read_only(storage, self.keyring.clone()).await?
-            } else {
-                Repository::open_or_create(storage, self.keyring.clone()).await?
-            })
-        };
-        Ok(cell.get_or_try_init(open).await?.clone())
+        Ok(cell.get_or_try_init(|| self.open_repository(target)).await?.clone())
+    }
+
+    async fn open_repository(&self, target: &TargetRow) -> Result<Repository, Error> {
+        let (storage, keyring) = (targets::storage(target, &self.keyring.current())?, self.keyring.clone());
+        if self.is_recovered() {
+            return Ok(Repository::open_read_only(storage, keyring).await?);
+        }
+        if targets::counts(self, target).await?.durable == 0 {
+            return self.must_be_newest(target, Repository::open_or_create(storage, keyring).await?).await;
+        }
+        // An empty place where backups are known to lie is a loss, or a disk that is not mounted: never a place to begin anew.
+        let repository = Repository::open_existing(storage, keyring).await.map_err(|error| match Error::from(error) {
+            error if error.code == "no-repository" => Error::unprocessable("target-lost", format!("the target {} is empty, and backups are known to lie there", target.name))
+                .hint("Mount its file system or restore its directory. If it is lost for good, recover into a new data directory from another target."),
+            error => error,
+        })?;
+        self.must_be_newest(target, repository).await
+    }
+
+    /// Refuses a target that another appliance has taken over.
+    async fn must_be_newest(&self, target: &TargetRow, repository: Repository) -> Result<Repository, Error> {
+        let found = newest_epoch(&repository).await?;
+        let own =
+            self.catalog.meta(EPOCH).await?.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok()).unwrap_or(0);
+        if found <= own {
+            return Ok(repository);
+        }
+        Err(Error::conflict("superseded", format!("another appliance has taken the target {} over (epoch {found}, ours is {own})", target.name))
+            .hint("Stop this appliance. If it shall be the writer again, recover into a new data directory and take over there."))
     }
 
     /// Forgets an open repository, after its target changed or went.
@@ -183,6 +207,11 @@ impl State {
     pub(crate) async fn audit(&self, who: &crate::Principal, action: &str, subject: &str) -> Result<(), Error> {
         Ok(self.catalog.audit(clock::now_ms(), &who.name, action, subject, "").await?)
     }
+}
+
+/// The highest epoch that a target's heads know.
+pub(crate) async fn newest_epoch(repository: &Repository) -> Result<u64, Error> {
+    Ok(repository.newest_heads().await?.iter().map(|head| head.epoch).max().unwrap_or(0))
 }
 
 /// The plugins that came with the binary, by engine.

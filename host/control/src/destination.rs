@@ -1,6 +1,7 @@
 //! Directories that a restore may write to: checked before anything is written, made, owned, and emptied again when a restore fails.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -38,15 +39,24 @@ impl Directories {
         Ok(Self { roots, owner })
     }
 
-    /// Makes what is absent.
-    pub(crate) fn make(&self) -> Result<Destination, Error> {
+    /// Makes what is absent, and takes hold of the directories: as long as the claim lives, no other restore gets them.
+    pub(crate) fn claim(&self) -> Result<(Destination, Claim), Error> {
+        let mut held = Vec::with_capacity(self.roots.len());
         for (_, path) in &self.roots {
             make_directory(path)?;
+            let directory = File::open(path).map_err(|e| Error::file("opening", path, e))?;
+            directory.try_lock().map_err(|_| {
+                Error::conflict("directory-in-use", format!("another restore writes to {}", path.display()))
+                    .hint("Wait for its end, or restore to another directory.")
+            })?;
+            held.push(directory);
+            // Another restore may have ended here since the check.
+            check_directory(path)?;
             if let Some((uid, gid)) = self.owner {
                 chown(path, Some(uid), Some(gid)).map_err(|e| Error::file("giving an owner to", path, e))?;
             }
         }
-        Ok(Destination { roots: self.roots.clone(), owner: self.owner })
+        Ok((Destination { roots: self.roots.clone(), owner: self.owner }, Claim { _held: held }))
     }
 
     /// Empties the directories again: half a restore must not be taken for a whole one.
@@ -70,6 +80,12 @@ impl Directories {
         }
         Ok(())
     }
+}
+
+/// Directories that one restore holds.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    _held: Vec<File>,
 }
 
 fn check_directory(path: &Path) -> Result<(), Error> {
@@ -155,7 +171,9 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         std::fs::create_dir(parent.path().join("lost+found")).unwrap();
         let directories = Directories::check(parent.path().to_str().unwrap(), &BTreeMap::new(), None).unwrap();
-        directories.make().unwrap();
+        let claimed = directories.claim().unwrap();
+        assert_eq!(directories.claim().unwrap_err().code, "directory-in-use");
+        drop(claimed);
         std::fs::create_dir_all(parent.path().join("base/1")).unwrap();
         directories.clear().unwrap();
         assert!(is_empty(parent.path()).unwrap());

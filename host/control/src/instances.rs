@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::appliance::State;
 use crate::jobs::{self, Silent};
 use crate::names::{InstanceName, check_part};
-use crate::resources::{CreateInstance, Instance, InstanceCheck, Page, PluginInfo, Problem};
+use crate::resources::{CreateInstance, Instance, InstanceCheck, Page, PluginInfo, Problem, SecretText};
 use crate::{Appliance, Error, ErrorKind, ListQuery, Principal, backups, clock, settings, targets, views};
 
 impl Appliance {
@@ -132,11 +132,11 @@ pub(crate) fn grants(state: &State, row: &InstanceRow, plugin: &Plugin) -> Resul
 pub(crate) fn seal_secrets(
     keyring: &Keyring,
     context: &str,
-    secrets: &BTreeMap<String, String>,
+    secrets: &BTreeMap<String, SecretText>,
 ) -> BTreeMap<String, Vec<u8>> {
     secrets
         .iter()
-        .map(|(key, value)| (key.clone(), keyring.seal_secret(&format!("{context}/{key}"), value.as_bytes())))
+        .map(|(key, value)| (key.clone(), keyring.seal_secret(&format!("{context}/{key}"), value.expose().as_bytes())))
         .collect()
 }
 

@@ -3,6 +3,7 @@
 use base64::Engine;
 use holdfast_catalog::TargetRole;
 
+use crate::appliance::newest_epoch;
 use crate::resources::{CreateRecipient, Page, Recipient, RecipientAdded, RepositoryStats, Status};
 use crate::{Appliance, Error, ErrorKind, Principal, clock, jobs, targets};
 
@@ -82,12 +83,14 @@ impl Appliance {
             return self.status().await;
         }
         let all = state.catalog.targets().await?;
+        let mut epoch = 0;
         for target in &all {
             let storage = targets::storage(target, &state.keyring.current())?;
             let repository = holdfast_repository::Repository::open_or_create(storage, state.keyring.clone()).await?;
             repository.take_over().await?;
+            epoch = epoch.max(newest_epoch(&repository).await?);
         }
-        state.become_writer().await?;
+        state.become_writer(epoch).await?;
         for target in &all {
             jobs::replicate::now(state, target).await?;
         }

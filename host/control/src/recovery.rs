@@ -251,7 +251,8 @@ fn adopt_target(snapshot: &mut Snapshot, request: &RecoverRequest, keyring: &Key
     });
     let row = &mut snapshot.targets[index];
     row.url.clone_from(&request.from);
-    row.secrets = seal_secrets(keyring, &format!("target/{}", row.uid), &request.settings);
+    let secrets = request.settings.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect();
+    row.secrets = seal_secrets(keyring, &format!("target/{}", row.uid), &secrets);
     row.settings.retain(|key, _| !request.settings.contains_key(key));
     row.uid.clone()
 }

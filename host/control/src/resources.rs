@@ -6,6 +6,37 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+/// A secret on its way in. `Debug` does not show it, and its memory is cleared.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct SecretText(Zeroizing<String>);
+
+impl SecretText {
+    /// The secret itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for SecretText {
+    fn from(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+}
+
+impl From<SecretText> for String {
+    fn from(secret: SecretText) -> Self {
+        secret.expose().to_owned()
+    }
+}
+
+impl std::fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
 
 /// A page of a list; `next` is a cursor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,7 +87,7 @@ pub struct CreateInstance {
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
     #[serde(default)]
-    pub secrets: BTreeMap<String, String>,
+    pub secrets: BTreeMap<String, SecretText>,
     #[serde(default)]
     pub adopt: bool,
 }
@@ -263,7 +294,7 @@ pub struct CreateTarget {
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
     #[serde(default)]
-    pub secrets: BTreeMap<String, String>,
+    pub secrets: BTreeMap<String, SecretText>,
 }
 
 /// `POST restores`.

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::Error;
 use crate::names::nearest;
+use crate::resources::SecretText;
 
 /// Secrets by key, opened.
 pub(crate) type Secrets = BTreeMap<String, Zeroizing<Vec<u8>>>;
@@ -16,7 +17,7 @@ pub(crate) type Secrets = BTreeMap<String, Zeroizing<Vec<u8>>>;
 pub(crate) fn check(
     description: &Description,
     settings: &BTreeMap<String, String>,
-    secrets: &BTreeMap<String, String>,
+    secrets: &BTreeMap<String, SecretText>,
 ) -> Result<(), Error> {
     for key in settings.keys().chain(secrets.keys()) {
         let Some(known) = description.settings.iter().find(|s| s.key == *key) else {
@@ -176,13 +177,16 @@ mod tests {
 
     #[test]
     fn an_unknown_setting_is_refused_with_the_near_name() {
-        let error = check(&postgres(), &map(&[("host", "db"), ("prot", "1")]), &map(&[])).unwrap_err();
+        let error = check(&postgres(), &map(&[("host", "db"), ("prot", "1")]), &BTreeMap::new()).unwrap_err();
         assert_eq!((error.code.as_str(), error.hint.as_deref()), ("unknown-setting", Some("Did you mean 'port'?")));
     }
 
     #[test]
     fn secrets_and_settings_do_not_change_places() {
-        let code = |s: &[(&str, &str)], x: &[(&str, &str)]| check(&postgres(), &map(s), &map(x)).unwrap_err().code;
+        let code = |s: &[(&str, &str)], x: &[(&str, &str)]| {
+            let secrets = map(x).into_iter().map(|(key, value)| (key, value.into())).collect();
+            check(&postgres(), &map(s), &secrets).unwrap_err().code
+        };
         assert_eq!(code(&[("host", "db"), ("password", "x")], &[]), "secret-in-settings");
         assert_eq!(code(&[("host", "db")], &[("user", "x")]), "setting-in-secrets");
         assert_eq!(code(&[], &[]), "missing-setting");

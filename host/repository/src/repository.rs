@@ -61,12 +61,20 @@ impl Repository {
         Ok(repository)
     }
 
+    /// Opens a repository that must be there: for a place that held backups before.
+    ///
+    /// Errors: nothing lies there; and those of [`Self::open_or_create`].
+    pub async fn open_existing(storage: Arc<dyn Storage>, keyring: SharedKeyring) -> Result<Self, Error> {
+        let repository = Self::new(storage, keyring, false)?;
+        repository.must_be_here().await?;
+        repository.read_everything().await?;
+        Ok(repository)
+    }
+
     /// Opens without writing anything, not even `repository.json` (recovery, offline restore).
     pub async fn open_read_only(storage: Arc<dyn Storage>, keyring: SharedKeyring) -> Result<Self, Error> {
         let repository = Self::new(storage, keyring, true)?;
-        if repository.found_here().await?.is_none() {
-            return Err(Error::NoRepository { location: repository.location() });
-        }
+        repository.must_be_here().await?;
         repository.read_everything().await?;
         Ok(repository)
     }
@@ -93,6 +101,13 @@ impl Repository {
             Ok(Some(found))
         } else {
             Err(Error::OtherRepository { location: self.location(), found, expected })
+        }
+    }
+
+    async fn must_be_here(&self) -> Result<(), Error> {
+        match self.found_here().await? {
+            Some(_) => Ok(()),
+            None => Err(Error::NoRepository { location: self.location() }),
         }
     }
 

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use clap::Args;
+use holdfast_control::resources::SecretText;
 
 use super::Failure;
 use super::values::key_value;
@@ -26,12 +27,14 @@ pub struct SettingArguments {
     secret_stdin: Option<String>,
 }
 
-/// Settings or secrets by key.
+/// Settings by key.
 pub type Values = BTreeMap<String, String>;
+/// Secrets by key.
+pub type Secrets = BTreeMap<String, SecretText>;
 
 impl SettingArguments {
     /// The settings and the secrets.
-    pub fn read(self) -> Result<(Values, Values), Failure> {
+    pub fn read(self) -> Result<(Values, Secrets), Failure> {
         let mut settings = Values::new();
         for (key, value) in self.set {
             if SECRET_KEYS.contains(&key.as_str()) {
@@ -40,21 +43,21 @@ impl SettingArguments {
             }
             insert(&mut settings, key, value)?;
         }
-        let mut secrets = Values::new();
+        let mut secrets = Secrets::new();
         for (key, path) in self.secret_file {
             let path = PathBuf::from(path);
             let secret = std::fs::read_to_string(&path).map_err(|error| {
                 Failure::failed(format!("reading the secret '{key}' from {} failed: {error}", path.display()))
                     .hint("The file must exist and be readable for this user; the secret is its content.")
             })?;
-            insert(&mut secrets, key, one_line_less(secret))?;
+            insert(&mut secrets, key, one_line_less(secret).into())?;
         }
         if let Some(key) = self.secret_stdin {
             let mut secret = String::new();
             std::io::stdin().read_to_string(&mut secret).map_err(|error| {
                 Failure::failed(format!("reading the secret '{key}' from standard input failed: {error}"))
             })?;
-            insert(&mut secrets, key, one_line_less(secret))?;
+            insert(&mut secrets, key, one_line_less(secret).into())?;
         }
         match settings.keys().find(|key| secrets.contains_key(*key)) {
             Some(key) => Err(Failure::usage(format!("'{key}' is given as a setting and as a secret"))),
@@ -63,7 +66,7 @@ impl SettingArguments {
     }
 }
 
-fn insert(values: &mut Values, key: String, value: String) -> Result<(), Failure> {
+fn insert<T>(values: &mut BTreeMap<String, T>, key: String, value: T) -> Result<(), Failure> {
     if values.contains_key(&key) {
         return Err(Failure::usage(format!("'{key}' is given twice")));
     }
@@ -109,7 +112,7 @@ mod tests {
         std::fs::write(&path, "two\nlines\r\n").unwrap();
         let (settings, secrets) = arguments(&["host=a"], &[format!("password={}", path.display())]).read().unwrap();
         assert_eq!(settings["host"], "a");
-        assert_eq!(secrets["password"], "two\nlines");
+        assert_eq!(secrets["password"].expose(), "two\nlines");
     }
 
     #[test]

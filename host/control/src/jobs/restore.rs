@@ -36,7 +36,8 @@ pub(crate) async fn write(
     directories: &Directories,
     watch: Watch,
 ) -> Result<serde_json::Value, Error> {
-    let grants = Grants { current: Some(reader), destination: Some(directories.make()?), ..Grants::default() };
+    let (destination, _claim) = directories.claim()?;
+    let grants = Grants { current: Some(reader), destination: Some(destination), ..Grants::default() };
     let events = Arc::clone(&watch.events);
     let restored = plugin.run(Call::Restore(serde_json::json!({ "overwrite": false })), grants, watch).await;
     restored.map_err(|failure| {
