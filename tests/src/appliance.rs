@@ -4,18 +4,19 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::daemon::leashed;
-use crate::{Daemon, Failure, Result, ensure, program};
+use crate::{Daemon, Failure, Result, ensure, program, wait_until};
 
 /// Seconds after which a command that has not ended counts as hung.
 const COMMAND_SECONDS: &str = "600";
 
-/// Seconds a server may take to answer after its start.
-const START_SECONDS: &str = "60";
+/// How long a server may take to answer after its start.
+const START: Duration = Duration::from_secs(60);
 
 /// What a command left behind.
 #[derive(Debug)]
@@ -111,12 +112,26 @@ impl Appliance {
         let mut command = leashed(&program("holdfast")?, "KILL", &[]);
         command.args(["serve", "--listen", &self.listen]).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.surround(&mut command);
-        self.server = Some(Daemon::spawn("holdfast serve", &mut command, Signal::TERM)?);
-        let answer = self.run_within(START_SECONDS, ["status", "--wait"])?;
-        // 3 says that something wants attention, such as a missing recovery recipient.
-        ensure(matches!(answer.code, Some(0 | 3)), || {
-            format!("the appliance does not answer: {answer}\nits log:\n{}", self.log_text())
+        let mut server = Daemon::spawn("holdfast serve", &mut command, Signal::TERM)?;
+        let mut asking = self.ask_until_it_answers()?;
+        wait_until("the appliance answers", START, || {
+            if let Some(status) = server.ended()? {
+                return Err(Failure::new(format!("the appliance ended ({status}), its log:\n{}", self.log_text())));
+            }
+            // 3 says that something wants attention, such as a missing recovery recipient.
+            Ok(asking.ended()?.filter(|status| matches!(status.code(), Some(0 | 3))).map(drop))
         })
+        .map_err(|failure| failure.during(self.log.display()))?;
+        self.server = Some(server);
+        Ok(())
+    }
+
+    /// `holdfast status --wait`, which returns when the appliance answers.
+    fn ask_until_it_answers(&self) -> Result<Daemon> {
+        let mut command = leashed(&program("holdfast")?, "KILL", &[]);
+        command.args(["status", "--wait"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.surround(&mut command);
+        Daemon::spawn("holdfast status", &mut command, Signal::TERM)
     }
 
     /// Ends it as a power cut would.
@@ -147,19 +162,12 @@ impl Appliance {
 
     /// Runs `holdfast` with these arguments against this appliance.
     pub fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<Answer> {
-        self.run_within(COMMAND_SECONDS, arguments)
-    }
-
-    /// As [`run`](Self::run) with `-o json`, and must succeed.
-    pub fn json<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<Value> {
-        let mut words: Vec<std::ffi::OsString> = arguments.into_iter().map(|word| word.as_ref().into()).collect();
-        words.extend(["-o".into(), "json".into()]);
-        self.run(words)?.json()
-    }
-
-    fn run_within<A: AsRef<OsStr>>(&self, seconds: &str, arguments: impl IntoIterator<Item = A>) -> Result<Answer> {
         let mut command = Command::new("timeout");
-        command.args(["--kill-after=5", seconds]).arg(program("holdfast")?).args(arguments).stdin(Stdio::null());
+        command
+            .args(["--kill-after=5", COMMAND_SECONDS])
+            .arg(program("holdfast")?)
+            .args(arguments)
+            .stdin(Stdio::null());
         self.surround(&mut command);
         let output = command.output()?;
         let words: Vec<_> = command.get_args().skip(3).map(|word| word.to_string_lossy().into_owned()).collect();
@@ -169,6 +177,13 @@ impl Appliance {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         })
+    }
+
+    /// As [`run`](Self::run) with `-o json`, and must succeed.
+    pub fn json<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<Value> {
+        let mut words: Vec<std::ffi::OsString> = arguments.into_iter().map(|word| word.as_ref().into()).collect();
+        words.extend(["-o".into(), "json".into()]);
+        self.run(words)?.json()
     }
 
     /// Our own environment must not decide what a test sees.

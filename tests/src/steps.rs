@@ -1,18 +1,22 @@
 //! The operator's steps that the demo and most scenarios share, as methods of [`Appliance`].
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::appliance::{Answer, Appliance};
 use crate::cluster::Cluster;
 use crate::s3::{ACCESS_KEY, S3Server, SECRET_KEY};
-use crate::{Account, Failure, Result, Workdir, ensure};
+use crate::{Account, Failure, Result, Workdir, ensure, wait_until};
 
 /// The role that backs up, on every cluster of ours.
 pub const ROLE: &str = "keeper";
 /// Its password: a needle too.
 pub const PASSWORD: &str = "pa55-needle-Vx7-orchid";
+
+/// How long an event that must come may take.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 impl Appliance {
     /// Makes a recovery kit at this path.
@@ -55,6 +59,22 @@ impl Appliance {
             format!("an empty backup: {backup}")
         })?;
         Ok(backup)
+    }
+
+    /// Waits until what the catalog knows of an instance is at every target too, so that a rebirth brings it back.
+    pub fn wait_until_remembered(&self, instance: &str) -> Result {
+        let instance = self.json(["instance", "show", instance])?;
+        let since = instance["updatedAt"].as_str().unwrap_or_default().to_owned();
+        wait_until("the catalog is off site", PATIENCE, || {
+            let jobs = self.list(&["job", "list"])?;
+            let of = |kind: &'static str| jobs.iter().filter(move |job| job["kind"] == kind);
+            // An export asks for replication before it ends.
+            let is_exported = of("export").any(|job| {
+                job["state"] == "Succeeded" && job["startedAt"].as_str().is_some_and(|at| at > since.as_str())
+            });
+            let is_copying = of("replicate").any(|job| job["state"] == "Queued" || job["state"] == "Running");
+            Ok((is_exported && !is_copying).then_some(()))
+        })
     }
 
     /// Verifies a backup by its engine's rules.

@@ -8,8 +8,10 @@ use std::process::{Command, ExitCode};
 
 use holdfast_tests::appliance::Appliance;
 use holdfast_tests::cluster::Cluster;
-use holdfast_tests::golden::{DATA, INSTANCE, KIT, ROWS, TABLE};
+use holdfast_tests::golden::{DATA, INSTANCE, KIT, Place, ROWS, TABLE};
 use holdfast_tests::{PASSWORD, ROLE, Result, Workdir, ensure};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn main() -> ExitCode {
     match make() {
@@ -28,28 +30,29 @@ fn make() -> Result {
     cluster.create_backup_role(ROLE, PASSWORD)?;
     cluster.sql("postgres", &format!("CREATE TABLE {TABLE} AS {ROWS}; CHECKPOINT"))?;
 
-    let made = workdir.join("made");
-    fs::create_dir(&made)?;
-    let mut appliance = Appliance::on(&made.join(DATA));
+    let place = Place::take(VERSION)?;
+    let mut appliance = Appliance::on(&place.path().join(DATA));
     appliance.start()?;
-    appliance.make_recovery_kit(&made.join(KIT))?;
+    appliance.make_recovery_kit(&place.path().join(KIT))?;
     appliance.add_instance(INSTANCE, &cluster, &workdir, &[])?.done()?;
     appliance.back_up(INSTANCE, "primary")?;
     appliance.back_up(INSTANCE, "primary")?;
+    // The catalog's export is in the repository too.
+    appliance.wait_until_remembered(INSTANCE)?;
     appliance.stop()?;
     // The log and the compiled plugins are this machine's, not the version's.
     fs::remove_file(appliance.log())?;
-    let cache = made.join(DATA).join("cache");
+    let cache = appliance.data().join("cache");
     if cache.exists() {
         fs::remove_dir_all(cache)?;
     }
 
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(env!("CARGO_PKG_VERSION"));
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(VERSION);
     ensure(!fixture.exists(), || format!("{} exists; a version's fixture is never made twice", fixture.display()))?;
     fs::create_dir_all(&fixture)?;
     let copied = Command::new("cp")
         .args(["--recursive", "--preserve=mode"])
-        .arg(made.join("."))
+        .arg(place.path().join("."))
         .arg(&fixture)
         .status()?
         .success();

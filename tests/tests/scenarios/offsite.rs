@@ -16,6 +16,7 @@ fn restores_from_offsite_alone() -> Result {
     let backup = setting.appliance.back_up(INSTANCE, "offsite")?;
     ensure(backup["status"]["protection"] == "two-sites", || format!("not protected: {backup}"))?;
 
+    setting.appliance.wait_until_remembered(INSTANCE)?;
     setting.appliance.kill()?;
     fs::remove_dir_all(setting.appliance.data())?;
 

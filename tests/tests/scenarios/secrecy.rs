@@ -12,6 +12,8 @@ use crate::setting::Setting;
 /// Looks like nothing else, and does not compress: it would survive compression as it is.
 const ROW: &str = "rOw-Ndl-7fQz9XkV2mB8tLw3";
 const TABLE: &str = "tbl_ndl_Zq84hX";
+const FILE: &str = "file_ndl_Rk3vX";
+const FILE_CONTENT: &str = "c0ntent-Ndl-pT6yHs";
 const INSTANCE: &str = "org-ndl-kx7/prj-ndl-wv3/inst-ndl-jq9";
 
 #[test]
@@ -25,6 +27,7 @@ fn nothing_readable_leaves_the_appliance() -> Result {
     cluster.sql("postgres", &format!("CREATE TABLE \"{TABLE}\" TABLESPACE space_ndl_Ht5 AS SELECT '{ROW}' || n AS t FROM generate_series(1, 2000) n"))?;
     let file = cluster.sql("postgres", &format!("SELECT pg_relation_filepath('\"{TABLE}\"')"))?;
     let index_file = cluster.sql("postgres", "SELECT pg_relation_filepath('goods')")?;
+    fs::write(cluster.data().join(FILE), FILE_CONTENT)?;
     appliance.add_instance(INSTANCE, cluster, workdir, &[])?.done()?;
     appliance.json(["instance", "check", INSTANCE])?;
     appliance.back_up(INSTANCE, "all")?;
@@ -70,8 +73,8 @@ fn nothing_readable_leaves_the_appliance() -> Result {
         Needle::text("tablespace name", "space_ndl_Ht5"),
         Needle::text("file name", file),
         Needle::text("file name", index_file),
-        Needle::text("file name", "pg_control"),
-        Needle::text("file name", "postgresql.conf"),
+        Needle::text("file name", FILE),
+        Needle::text("file content", FILE_CONTENT),
         Needle::text("password", PASSWORD),
         Needle::text("wrong password", "wr0ng-ndl-Pw41"),
         Needle::text("S3 secret key", SECRET_KEY),
