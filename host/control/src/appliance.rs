@@ -41,6 +41,8 @@ pub(crate) struct State {
     repositories: Mutex<HashMap<String, Arc<OnceCell<Repository>>>>,
     pub(crate) queue: Queue,
     recovered: AtomicBool,
+    /// Whether the catalog may know what no export of it holds.
+    pub(crate) unexported: AtomicBool,
 }
 
 /// Meta key: `ready`, or `recovered` until a take over.
@@ -80,6 +82,7 @@ impl Appliance {
             repositories: Mutex::default(),
             queue: Queue::new(options.workers),
             recovered: AtomicBool::new(recovered),
+            unexported: AtomicBool::new(true),
         });
         tokens::ensure_admin(&state).await?;
         targets::ensure_primary(&state, options.primary_url.as_deref(), options.primary_site.as_deref()).await?;

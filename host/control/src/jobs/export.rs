@@ -1,6 +1,7 @@
 //! The export job: the catalog's rows as an ordinary backup in the system domain, so that they are at every target.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use holdfast_catalog::{Snapshot, TargetRole};
 use holdfast_repository::{
@@ -20,6 +21,7 @@ const LATER_MS: i64 = 120_000;
 
 /// After a change that heads do not hold.
 pub(crate) async fn soon(state: &State) -> Result<(), Error> {
+    state.unexported.store(true, Ordering::Release);
     super::enqueue_follow_up(state, JobKind::Export, "catalog".to_owned(), &(), clock::now_ms() + SOON_MS).await?;
     Ok(state.catalog.hurry_job(JobKind::Export.name(), "catalog", clock::now_ms() + SOON_MS).await?)
 }
@@ -29,22 +31,37 @@ pub(crate) async fn later(state: &State) -> Result<(), Error> {
     super::enqueue_follow_up(state, JobKind::Export, "catalog".to_owned(), &(), clock::now_ms() + LATER_MS).await
 }
 
+/// At once, if there is a change that heads do not hold: a backup that counts as safe at another site is there together with the settings
+/// of its instance.
+pub(super) async fn if_changed(state: &State) -> Result<(), Error> {
+    if state.unexported.load(Ordering::Acquire) { export(state).await.map(drop) } else { Ok(()) }
+}
+
 pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
     let state = &context.state;
     if state.is_recovered() {
         return Ok(serde_json::json!({ "note": "nothing is exported before the take over" }));
     }
-    let snapshot = state.catalog.export(&[]).await?;
-    let bytes = serde_json::to_vec(&snapshot).map_err(|error| {
-        Error::new(ErrorKind::Internal, "encoding", format!("encoding the catalog failed: {error}"))
-    })?;
-    let record = write(state, &bytes).await?;
+    let record = export(state).await?;
     for target in state.catalog.targets().await? {
         if target.role != TargetRole::Primary {
             jobs::replicate::soon(state, &target).await?;
         }
     }
-    Ok(serde_json::json!({ "backup": record.backup.to_string(), "bytes": bytes.len() }))
+    Ok(serde_json::json!({ "backup": record.backup.to_string(), "bytes": record.logical_bytes }))
+}
+
+async fn export(state: &State) -> Result<BackupRecord, Error> {
+    // Cleared first: a change that comes meanwhile sets it again.
+    state.unexported.store(false, Ordering::Release);
+    let exported = async {
+        let snapshot = state.catalog.export(&[]).await?;
+        let bytes = serde_json::to_vec(&snapshot).map_err(|error| {
+            Error::new(ErrorKind::Internal, "encoding", format!("encoding the catalog failed: {error}"))
+        })?;
+        write(state, &bytes).await
+    };
+    exported.await.inspect_err(|_| state.unexported.store(true, Ordering::Release))
 }
 
 async fn write(state: &State, bytes: &[u8]) -> Result<BackupRecord, Error> {

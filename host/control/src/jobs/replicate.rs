@@ -31,14 +31,15 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
     let repository = state.repository(&target).await?;
     repository.publish_keyring().await?;
     let (mut copied, mut bytes) = (0_u64, 0_u64);
-    while let Some(row) = state.catalog.backups_missing_at(&target.uid, 1).await?.into_iter().next() {
+    loop {
+        copy_export(context, &target, &repository).await?;
+        let Some(row) = state.catalog.backups_missing_at(&target.uid, 1).await?.into_iter().next() else { break };
         if context.cancel.is_cancelled() {
             return Err(Error::unprocessable("cancelled", "cancelled"));
         }
         bytes += copy_recorded(context, &row, &target, &repository).await?;
         copied += 1;
     }
-    export_system(context, &target, &repository).await?;
     state.catalog.set_target_error(&target.uid, None, clock::now_ms()).await?;
     Ok(serde_json::json!({ "copied": copied, "bytes": bytes }))
 }
@@ -101,12 +102,13 @@ async fn copy(context: &Context, row: &BackupRow, target: &TargetRow, repository
     Ok(copied.bytes)
 }
 
-/// The newest export of the catalog follows the backups, so that a rebirth from this target knows as much as it can.
-async fn export_system(context: &Context, target: &TargetRow, repository: &Repository) -> Result<(), Error> {
+/// The newest export of the catalog goes before the backups: what is safe at this target can be reborn from it, settings and all.
+async fn copy_export(context: &Context, target: &TargetRow, repository: &Repository) -> Result<(), Error> {
     let state = &context.state;
     if target.role == TargetRole::Primary {
         return Ok(());
     }
+    super::export::if_changed(state).await?;
     let system = state.keyring.current().system_domain();
     let primary = state.repository(&targets::primary(state).await?).await?;
     let newest = primary.backups(system).await?.into_iter().max_by_key(|record| (record.finished_ms, record.backup));
