@@ -32,7 +32,7 @@ impl Place {
     /// Waits until nobody else holds it.
     pub fn take(version: &str) -> Result<Self> {
         let path = PathBuf::from(format!("{PLACE}-{version}"));
-        let lock = File::create(path.with_extension("lock"))?;
+        let lock = File::create(format!("{}.lock", path.display()))?;
         lock.lock()?;
         if path.exists() {
             // Its holder was killed.

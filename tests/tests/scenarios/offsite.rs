@@ -1,10 +1,11 @@
 //! One site may burn: what is off site, and the recovery kit, are enough.
 
 use std::fs;
+use std::time::Duration;
 
 use holdfast_tests::appliance::Appliance;
 use holdfast_tests::content::Content;
-use holdfast_tests::{Result, ensure};
+use holdfast_tests::{Result, ensure, wait_until};
 
 use crate::setting::{INSTANCE, Setting};
 
@@ -72,4 +73,48 @@ fn a_vault_that_was_away_catches_up_by_itself() -> Result {
     setting.appliance.run(["target", "sync", "vault"])?.done()?;
     setting.wait_for_protection()?;
     ensure(setting.s3.unavailable_left() == 0, || "the faults were never met".into())
+}
+
+#[test]
+fn an_appliance_that_was_taken_over_writes_no_more_off_site() -> Result {
+    let mut setting = Setting::new("superseded")?;
+    setting.protect()?;
+    setting.appliance.back_up(INSTANCE, "offsite")?;
+    setting.appliance.stop()?;
+
+    let mut reborn = Appliance::on(&setting.workdir.join("reborn")).with_access_to_vault();
+    reborn.recover(&setting.s3, &setting.kit())?;
+    reborn.start()?;
+    reborn.take_over()?;
+
+    // The former appliance was thought to be gone, and comes back.
+    setting.appliance.start()?;
+    setting.appliance.run(["target", "sync", "vault"])?.done()?;
+    wait_until("its replication is refused", Duration::from_secs(120), || {
+        let jobs = setting.appliance.list(&["job", "list"])?;
+        let refused = jobs.iter().any(|job| job["kind"] == "replicate" && job["error"]["code"] == "superseded");
+        Ok(refused.then_some(()))
+    })?;
+    let third = reborn.back_up(INSTANCE, "all")?;
+    ensure(third["status"]["protection"] == "two-sites", || format!("not protected: {third}"))
+}
+
+#[test]
+fn a_primary_that_is_gone_is_not_begun_anew() -> Result {
+    let mut setting = Setting::new("gone")?;
+    setting.protect()?;
+    let content = Content::of(&setting.cluster)?;
+    setting.appliance.back_up(INSTANCE, "offsite")?;
+    setting.appliance.stop()?;
+    let primary = setting.appliance.data().join("repository");
+    let aside = setting.workdir.join("unmounted");
+    fs::rename(&primary, &aside)?;
+    ensure(setting.appliance.start().is_err(), || "it began an empty primary".into())?;
+
+    // Mounted again, everything is there.
+    fs::rename(&aside, &primary)?;
+    setting.appliance.start()?;
+    let to = setting.workdir.join("restored");
+    setting.appliance.restore(&format!("{INSTANCE}/latest"), &to, &[], &["--wait"])?.done()?;
+    setting.must_hold(&to, &content)
 }
