@@ -62,6 +62,7 @@ impl Cache {
         unsafe { Component::deserialize(engine, code) }.ok()
     }
 
+    #[allow(clippy::disallowed_methods)] // Losing the file costs a compilation.
     fn write(&self, engine: &WasmEngine, digest: Digest, component: &Component, file: &Path) -> wasmtime::Result<()> {
         let code = component.serialize()?;
         // Two threads may compile the same component at once; each writes a file of its own.

@@ -54,6 +54,7 @@ fn encode(module: &[u8]) -> Result<Vec<u8>> {
     Ok(component)
 }
 
+#[allow(clippy::disallowed_methods)] // Losing the file costs a build.
 fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
     if fs::read(path).is_ok_and(|old| old == bytes) {
         return Ok(());

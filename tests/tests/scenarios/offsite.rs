@@ -100,6 +100,7 @@ fn an_appliance_that_was_taken_over_writes_no_more_off_site() -> Result {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods)] // Nothing here is to survive a power cut.
 fn a_primary_that_is_gone_is_not_begun_anew() -> Result {
     let mut setting = Setting::new("gone")?;
     setting.protect()?;

@@ -61,6 +61,7 @@ impl Temporary {
     }
 
     /// Gives the file its name, replacing what had it.
+    #[allow(clippy::disallowed_methods)] // The caller syncs the directory.
     pub(super) fn replace(mut self, target: &Path) -> Result<(), Failure> {
         fs::rename(&self.path, target).map_err(step("renaming"))?;
         self.named = true;
