@@ -74,6 +74,17 @@ impl Error {
         Self { source: Some(Box::new(source)), ..error }
     }
 
+    /// What another room says of its own failure.
+    fn of_room(
+        kind: ErrorKind,
+        code: &str,
+        hint: Option<String>,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        let message = source.to_string();
+        Self { kind, code: code.to_owned(), message, hint, source: Some(Box::new(source)) }
+    }
+
     /// Adds what to do.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -89,13 +100,8 @@ impl From<holdfast_repository::Error> for Error {
             _ if error.is_permanent() => ErrorKind::Unprocessable,
             _ => ErrorKind::Unavailable,
         };
-        Self {
-            kind,
-            code: error.code().to_owned(),
-            message: error.to_string(),
-            hint: error.hint(),
-            source: Some(Box::new(error)),
-        }
+        let (code, hint) = (error.code(), error.hint());
+        Self::of_room(kind, code, hint, error)
     }
 }
 
@@ -112,21 +118,16 @@ impl From<holdfast_catalog::Error> for Error {
             }
             _ => ErrorKind::Conflict,
         };
-        let hint = error.hint().map(str::to_owned);
-        Self { kind, code: error.code().to_owned(), message: error.to_string(), hint, source: Some(Box::new(error)) }
+        let (code, hint) = (error.code(), error.hint().map(str::to_owned));
+        Self::of_room(kind, code, hint, error)
     }
 }
 
 impl From<holdfast_storage::Error> for Error {
     fn from(error: holdfast_storage::Error) -> Self {
         let kind = if error.is_permanent() { ErrorKind::Unprocessable } else { ErrorKind::Unavailable };
-        Self {
-            kind,
-            code: error.code().to_owned(),
-            message: error.to_string(),
-            hint: error.hint(),
-            source: Some(Box::new(error)),
-        }
+        let (code, hint) = (error.code(), error.hint());
+        Self::of_room(kind, code, hint, error)
     }
 }
 

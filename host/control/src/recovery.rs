@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use holdfast_catalog::{
-    BackupRow, BackupState, Catalog, CopyRow, CopyState, InstanceRow, SNAPSHOT_VERSION, Snapshot, TargetRole, TargetRow,
+    BackupRow, BackupState, Catalog, CopyRow, CopyState, InstanceRow, SNAPSHOT_VERSION, Snapshot, TargetRole,
 };
 use holdfast_repository::{
     BackupRecord, DomainId, Keyring, RecoveryKit, Repository, SharedKeyring, WriterId, recover_keyring,
@@ -22,6 +22,7 @@ use crate::destination::Directories;
 use crate::instances::seal_secrets;
 use crate::names::backup_reference;
 use crate::resources::{CreateRestore, Verified};
+use crate::targets::{new_row, place};
 use crate::{Error, clock, jobs};
 
 /// What `recover` needs. `from` takes its credentials from `settings` (`access-key`, `secret-key`).
@@ -191,8 +192,8 @@ fn reborn(
     keyring: &Keyring,
 ) -> Snapshot {
     let now = clock::now_ms();
-    let target = adopt_target(&mut snapshot, request, keyring, now);
-    let primary = renew_primary(&mut snapshot, &target, data, now);
+    let target = adopt_target(&mut snapshot, request, keyring);
+    let primary = renew_primary(&mut snapshot, &target, data);
     snapshot.backups.retain(|row| row.state == BackupState::Succeeded);
     for (_, record) in records {
         let uid = record.backup.to_string();
@@ -226,27 +227,11 @@ fn reborn(
 }
 
 /// The row of the target that was recovered from, with the credentials that worked. Its uid.
-fn adopt_target(snapshot: &mut Snapshot, request: &RecoverRequest, keyring: &Keyring, now: i64) -> String {
-    let place = |url: &str| url.split('?').next().unwrap_or(url).trim_end_matches('/').to_owned();
+fn adopt_target(snapshot: &mut Snapshot, request: &RecoverRequest, keyring: &Keyring) -> String {
     let known =
         snapshot.targets.iter().position(|row| row.removed_ms.is_none() && place(&row.url) == place(&request.from));
     let index = known.unwrap_or_else(|| {
-        snapshot.targets.push(TargetRow {
-            uid: WriterId::random().to_string(),
-            name: "recovered-from".to_owned(),
-            role: TargetRole::Secondary,
-            url: request.from.clone(),
-            site: "recovered".to_owned(),
-            settings: BTreeMap::new(),
-            secrets: BTreeMap::new(),
-            conditional_writes: true,
-            last_error: None,
-            newest_heads: "[]".to_owned(),
-            created_ms: now,
-            updated_ms: now,
-            resource_version: 1,
-            removed_ms: None,
-        });
+        snapshot.targets.push(new_row("recovered-from", TargetRole::Secondary, request.from.clone(), "recovered"));
         snapshot.targets.len() - 1
     });
     let row = &mut snapshot.targets[index];
@@ -258,28 +243,13 @@ fn adopt_target(snapshot: &mut Snapshot, request: &RecoverRequest, keyring: &Key
 }
 
 /// The primary's row. One that lay in a directory of the former machine is an empty one in the new data directory. Its uid.
-fn renew_primary(snapshot: &mut Snapshot, recovered_from: &str, data: &DataDir, now: i64) -> String {
+fn renew_primary(snapshot: &mut Snapshot, recovered_from: &str, data: &DataDir) -> String {
     let index = snapshot
         .targets
         .iter()
         .position(|row| row.removed_ms.is_none() && row.role == TargetRole::Primary)
         .unwrap_or_else(|| {
-            snapshot.targets.push(TargetRow {
-                uid: WriterId::random().to_string(),
-                name: "primary".to_owned(),
-                role: TargetRole::Primary,
-                url: data.default_primary(),
-                site: "local".to_owned(),
-                settings: BTreeMap::new(),
-                secrets: BTreeMap::new(),
-                conditional_writes: true,
-                last_error: None,
-                newest_heads: "[]".to_owned(),
-                created_ms: now,
-                updated_ms: now,
-                resource_version: 1,
-                removed_ms: None,
-            });
+            snapshot.targets.push(new_row("primary", TargetRole::Primary, data.default_primary(), "local"));
             snapshot.targets.len() - 1
         });
     let primary = &mut snapshot.targets[index];
@@ -288,7 +258,7 @@ fn renew_primary(snapshot: &mut Snapshot, recovered_from: &str, data: &DataDir, 
             // Recovered from a copy of the primary itself: it stays where it is and serves as the other place.
             primary.role = TargetRole::Secondary;
             primary.name = "former-primary".to_owned();
-            return renew_primary(snapshot, recovered_from, data, now);
+            return renew_primary(snapshot, recovered_from, data);
         }
         primary.url = data.default_primary();
         primary.last_error = None;

@@ -19,25 +19,10 @@ impl Appliance {
         state.must_be_writer("adding a target")?;
         check_part("target", &request.name)?;
         check_part("site", &request.site)?;
-        let uid = WriterId::random().to_string();
         let keyring = state.keyring.current();
-        let now = clock::now_ms();
-        let mut row = TargetRow {
-            secrets: seal_secrets(&keyring, &format!("target/{uid}"), &request.secrets),
-            uid,
-            name: request.name,
-            role: TargetRole::Secondary,
-            url: request.url,
-            site: request.site,
-            settings: request.settings,
-            conditional_writes: false,
-            last_error: None,
-            newest_heads: "[]".to_owned(),
-            created_ms: now,
-            updated_ms: now,
-            resource_version: 1,
-            removed_ms: None,
-        };
+        let mut row = new_row(&request.name, TargetRole::Secondary, request.url, &request.site);
+        row.secrets = seal_secrets(&keyring, &format!("target/{}", row.uid), &request.secrets);
+        row.settings = request.settings;
         self.refuse_same_place(&row).await?;
         let storage = storage(&row, &keyring)?;
         row.conditional_writes = holdfast_storage::probe(storage.as_ref()).await?.conditional_writes;
@@ -117,7 +102,7 @@ pub(crate) async fn primary(state: &State) -> Result<TargetRow, Error> {
 }
 
 /// A URL without its query and closing slashes.
-fn place(url: &str) -> &str {
+pub(crate) fn place(url: &str) -> &str {
     url.split('?').next().unwrap_or(url).trim_end_matches('/')
 }
 
@@ -145,6 +130,27 @@ pub(crate) fn storage(row: &TargetRow, keyring: &Keyring) -> Result<Arc<dyn Stor
     Ok(holdfast_storage::open(&row.url, &settings)?)
 }
 
+/// A target without settings, as of now.
+pub(crate) fn new_row(name: &str, role: TargetRole, url: String, site: &str) -> TargetRow {
+    let now = clock::now_ms();
+    TargetRow {
+        uid: WriterId::random().to_string(),
+        name: name.to_owned(),
+        role,
+        url,
+        site: site.to_owned(),
+        settings: Default::default(),
+        secrets: Default::default(),
+        conditional_writes: role == TargetRole::Primary,
+        last_error: None,
+        newest_heads: "[]".to_owned(),
+        created_ms: now,
+        updated_ms: now,
+        resource_version: 1,
+        removed_ms: None,
+    }
+}
+
 /// Makes the primary's row at first start, and follows the configuration in later ones.
 pub(crate) async fn ensure_primary(state: &State, url: Option<&str>, site: Option<&str>) -> Result<(), Error> {
     let site_name = site.unwrap_or("local");
@@ -152,22 +158,8 @@ pub(crate) async fn ensure_primary(state: &State, url: Option<&str>, site: Optio
     let now = clock::now_ms();
     let row = match state.catalog.targets().await?.into_iter().find(|row| row.role == TargetRole::Primary) {
         None => {
-            let row = TargetRow {
-                uid: WriterId::random().to_string(),
-                name: "primary".to_owned(),
-                role: TargetRole::Primary,
-                url: url.map_or_else(|| state.data.default_primary(), str::to_owned),
-                site: site_name.to_owned(),
-                settings: Default::default(),
-                secrets: Default::default(),
-                conditional_writes: true,
-                last_error: None,
-                newest_heads: "[]".to_owned(),
-                created_ms: now,
-                updated_ms: now,
-                resource_version: 1,
-                removed_ms: None,
-            };
+            let url = url.map_or_else(|| state.data.default_primary(), str::to_owned);
+            let row = new_row("primary", TargetRole::Primary, url, site_name);
             state.catalog.insert_target(row).await?
         }
         Some(row) => {
