@@ -52,6 +52,11 @@ impl Memory {
         self.allowed.swap(u64::MAX, Ordering::SeqCst) < self.operations.load(Ordering::SeqCst)
     }
 
+    /// Operations since the last cut was arranged, or ever.
+    pub fn operations(&self) -> u64 {
+        self.operations.load(Ordering::SeqCst)
+    }
+
     pub fn paths(&self, part: &str) -> Vec<String> {
         self.objects.lock().unwrap().keys().filter(|path| path.contains(part)).cloned().collect()
     }

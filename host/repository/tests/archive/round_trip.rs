@@ -308,3 +308,22 @@ proptest! {
         });
     }
 }
+
+#[test]
+fn small_entries_that_lie_together_are_fetched_together() {
+    run(async {
+        let appliance = Appliance::new().await;
+        let files: Files = (0..400)
+            .map(|number| (format!("base/{number:03}"), (ContentClass::Pages(8192), noise(number, 8192))))
+            .collect();
+        let record = appliance.back_up(&files).await.unwrap();
+        let reader = appliance.reader(&record).await;
+        let before = appliance.storage.operations();
+        for (path, (_, bytes)) in &files {
+            assert!(read(&reader, path, 0, None).await.unwrap() == *bytes);
+        }
+        // 3.2 MB in four windows, each asked for once before it is fetched whole, and the table.
+        let requests = appliance.storage.operations() - before;
+        assert!(requests < 40, "{requests} requests");
+    });
+}
