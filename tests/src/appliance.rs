@@ -157,7 +157,7 @@ impl Appliance {
 
     /// Its process id.
     pub fn process(&self) -> Result<u32> {
-        Ok(self.server.as_ref().ok_or_else(|| Failure::new("the appliance does not run"))?.pid())
+        self.server.as_ref().map(Daemon::pid).ok_or_else(|| Failure::new("the appliance does not run"))
     }
 
     /// Runs `holdfast` with these arguments against this appliance.

@@ -135,6 +135,11 @@ impl Cluster {
         }
     }
 
+    /// Its process id.
+    pub fn process(&self) -> Result<u32> {
+        self.server.as_ref().map(Daemon::pid).ok_or_else(|| Failure::new("PostgreSQL does not run"))
+    }
+
     /// Its port on the loopback address.
     pub fn port(&self) -> u16 {
         self.port

@@ -48,6 +48,9 @@ impl S3Server {
     pub fn resume(&mut self) -> Result {
         let mut command = leashed(&program("s3-server")?, "KILL", &[]);
         command.arg(&self.address).arg(&self.root).arg(&self.control).args([ACCESS_KEY, SECRET_KEY]);
+        // Its own log: a server that outlives us must not hold our caller's pipe open.
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.control.with_extension("log"))?;
+        command.stderr(log);
         let mut server = Daemon::spawn("s3-server", command.stdin(Stdio::null()).stdout(Stdio::piped()), Signal::TERM)?;
         let mut line = String::new();
         if let Some(output) = server.take_stdout() {
@@ -66,6 +69,11 @@ impl S3Server {
             Some(mut server) => server.kill(),
             None => Ok(()),
         }
+    }
+
+    /// Its process id.
+    pub fn process(&self) -> Result<u32> {
+        self.server.as_ref().map(Daemon::pid).ok_or_else(|| Failure::new("the S3 service does not run"))
     }
 
     /// The URL of a target below a prefix.

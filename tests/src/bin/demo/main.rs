@@ -114,7 +114,9 @@ fn play(options: &Options) -> Result {
             "  export HOLDFAST_DATA_DIR={data}; {} status",
             holdfast_tests::program("holdfast")?.display()
         ));
-        stage.say(format_args!("To end it: kill {}; then delete {directory}", reborn.process));
+        let processes = [scenery.appliance.process()?, scenery.s3.process()?, scenery.cluster.process()?];
+        let processes = processes.map(|id| id.to_string()).join(" ");
+        stage.say(format_args!("To end it: kill -INT {processes}; then delete {directory}"));
     }
     Ok(())
 }
@@ -223,7 +225,6 @@ struct Reborn {
     third: Timed<Value>,
     peak_memory_bytes: u64,
     url: String,
-    process: u32,
 }
 
 fn come_back(stage: &mut Stage, scenery: &mut Scenery, protected: &Protected) -> Result<Reborn> {
@@ -257,8 +258,8 @@ fn come_back(stage: &mut Stage, scenery: &mut Scenery, protected: &Protected) ->
         let note = described(&backup)?;
         Ok((backup, note))
     })?;
-    let (peak_memory_bytes, process) = (appliance.peak_memory_bytes()?, appliance.process()?);
-    Ok(Reborn { restored, third, peak_memory_bytes, url: format!("https://127.0.0.1:{port}"), process })
+    let peak_memory_bytes = appliance.peak_memory_bytes()?;
+    Ok(Reborn { restored, third, peak_memory_bytes, url: format!("https://127.0.0.1:{port}") })
 }
 
 fn summarize(stage: &Stage, protected: &Protected, reborn: &Reborn) -> Result {
