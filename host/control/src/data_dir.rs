@@ -65,6 +65,11 @@ impl DataDir {
         format!("file://{}", self.path.join("repository").display())
     }
 
+    /// Whether the default primary is there.
+    pub(crate) fn has_repository(&self) -> bool {
+        self.path.join("repository/repository.json").exists()
+    }
+
     pub(crate) fn has_keyring(&self) -> bool {
         self.path.join("keyring").exists()
     }

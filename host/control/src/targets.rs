@@ -172,13 +172,11 @@ pub(crate) async fn ensure_primary(state: &State, url: Option<&str>, site: Optio
                 )
                 .hint("Put the former URL back into [repository]; the primary does not move by editing it."));
             }
-            match site {
-                Some(site) if site != row.site => {
-                    let site = site.to_owned();
-                    state.catalog.update_target(&row.uid, None, now, move |row| row.site = site).await?
-                }
-                _ => row,
-            }
+            // The repository beside the catalog is its own, wherever the two were moved together.
+            let beside = (url.is_none() && state.data.has_repository()).then(|| state.data.default_primary());
+            let (url, site) = (beside.unwrap_or_else(|| row.url.clone()), site.unwrap_or(&row.site).to_owned());
+            let follow = move |row: &mut TargetRow| (row.url, row.site) = (url, site);
+            state.catalog.update_target(&row.uid, None, now, follow).await?
         }
     };
     if state.is_recovered() {

@@ -17,7 +17,7 @@ fn restores_from_offsite_alone() -> Result {
     let backup = setting.appliance.back_up(INSTANCE, "offsite")?;
     ensure(backup["status"]["protection"] == "two-sites", || format!("not protected: {backup}"))?;
 
-    setting.appliance.wait_until_remembered(INSTANCE)?;
+    // What is safe off site can be reborn from there, its instance's settings among it: there is nothing more to wait for.
     setting.appliance.kill()?;
     fs::remove_dir_all(setting.appliance.data())?;
 
@@ -118,4 +118,20 @@ fn a_primary_that_is_gone_is_not_begun_anew() -> Result {
     let to = setting.workdir.join("restored");
     setting.appliance.restore(&format!("{INSTANCE}/latest"), &to, &[], &["--wait"])?.done()?;
     setting.must_hold(&to, &content)
+}
+
+#[test]
+fn a_data_directory_that_was_moved_takes_its_repository_along() -> Result {
+    let mut setting = Setting::new("moved")?;
+    setting.register()?;
+    let backup = setting.appliance.back_up(INSTANCE, "primary")?;
+    setting.appliance.stop()?;
+    let moved = setting.workdir.join("elsewhere");
+    fs::rename(setting.appliance.data(), &moved)?;
+
+    setting.appliance = Appliance::on(&moved);
+    setting.appliance.start()?;
+    setting.appliance.verify(&format!("{INSTANCE}/latest"))?;
+    let next = setting.appliance.back_up(INSTANCE, "primary")?;
+    ensure(next["uid"] != backup["uid"] && moved.join("repository").exists(), || format!("not there: {next}"))
 }

@@ -211,7 +211,6 @@ fn protect(stage: &mut Stage, scenery: &mut Scenery) -> Result<Protected> {
 fn lose_everything_here(stage: &mut Stage, scenery: &mut Scenery) -> Result {
     let appliance = &mut scenery.appliance;
     stage.step("lose the appliance: its data directory and its primary target", || {
-        appliance.wait_until_remembered(INSTANCE)?;
         appliance.kill()?;
         fs::remove_dir_all(appliance.data())?;
         Ok(((), "deleted".into()))
