@@ -131,12 +131,10 @@ impl Appliance {
                 .hint("Cancel its job first."));
         }
         let (domain, id) = ids(state, &row)?;
-        let copies = copies(state, &row.uid).await?;
+        let holders = holders(state, &row.uid).await?;
         state.catalog.backup_deleting(&row.uid, clock::now_ms()).await?;
-        for target in state.catalog.targets().await? {
-            if copies.iter().any(|copy| copy.target_uid == target.uid && copy.state == CopyState::Durable) {
-                state.repository(&target).await?.remove_backup(domain, id, clock::unsigned(clock::now_ms())).await?;
-            }
+        for target in holders {
+            state.repository(&target).await?.remove_backup(domain, id, clock::unsigned(clock::now_ms())).await?;
         }
         state.catalog.backup_deleted(&row.uid).await?;
         state.audit(who, "backup.delete", &format!("{name}/{}", row.name)).await?;
@@ -282,6 +280,15 @@ pub(crate) fn ids(state: &State, row: &BackupRow) -> Result<(DomainId, BackupId)
     }
 }
 
+/// The targets at which a backup is durable, the primary first.
+pub(crate) async fn holders(state: &State, uid: &str) -> Result<Vec<TargetRow>, Error> {
+    let copies = copies(state, uid).await?;
+    let mut targets = state.catalog.targets().await?;
+    targets
+        .retain(|target| copies.iter().any(|copy| copy.target_uid == target.uid && copy.state == CopyState::Durable));
+    Ok(targets)
+}
+
 /// The copies of one backup.
 pub(crate) async fn copies(state: &State, uid: &str) -> Result<Vec<CopyRow>, Error> {
     Ok(state.catalog.copies_of(&[uid.to_owned()]).await?.remove(uid).unwrap_or_default())
@@ -304,11 +311,9 @@ pub(crate) async fn open_at(
     from: Option<&str>,
 ) -> Result<(TargetRow, Repository, BackupReader), Error> {
     let (domain, id) = ids(state, row)?;
-    let copies = copies(state, &row.uid).await?;
-    let holds = |uid: &str| copies.iter().any(|copy| copy.target_uid == uid && copy.state == CopyState::Durable);
     let candidates = match from {
         Some(name) => vec![targets::find(state, name).await?],
-        None => state.catalog.targets().await?.into_iter().filter(|target| holds(&target.uid)).collect(),
+        None => holders(state, &row.uid).await?,
     };
     let mut failure = None;
     for target in candidates {

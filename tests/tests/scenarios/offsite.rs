@@ -16,6 +16,7 @@ fn restores_from_offsite_alone() -> Result {
     let content = Content::of(&setting.cluster)?;
     let backup = setting.appliance.back_up(INSTANCE, "offsite")?;
     ensure(backup["status"]["protection"] == "two-sites", || format!("not protected: {backup}"))?;
+    setting.appliance.verify(&format!("{INSTANCE}/latest"))?;
 
     // What is safe off site can be reborn from there, its instance's settings among it: there is nothing more to wait for.
     setting.appliance.kill()?;
@@ -30,6 +31,7 @@ fn restores_from_offsite_alone() -> Result {
     ensure(backups.len() == 1 && backups[0]["uid"] == backup["uid"], || {
         format!("not the backup that was made: {backups:?}")
     })?;
+    ensure(backups[0]["status"]["verified"]["passed"] == true, || format!("the proof is lost: {backups:?}"))?;
     setting.appliance.run(["backup", "create", INSTANCE, "--wait"])?.refused(&["takeover"])?;
 
     setting.appliance.take_over()?;
@@ -121,6 +123,7 @@ fn a_primary_that_is_gone_is_not_begun_anew() -> Result {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods)] // Nothing here is to survive a power cut.
 fn a_data_directory_that_was_moved_takes_its_repository_along() -> Result {
     let mut setting = Setting::new("moved")?;
     setting.register()?;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Context;
 use crate::resources::Verified;
 use crate::{Error, ErrorKind, backups, clock};
-use holdfast_catalog::BackupRow;
+use holdfast_catalog::{BackupRow, TargetRow};
 
 /// What the job's row says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
         passed: outcome.passed,
         detail: detail(&outcome),
     };
-    note(context, &row, &repository, &proof).await?;
+    note(context, &row, &proof).await?;
     Ok(
         serde_json::json!({ "level": proof.level, "target": proof.target, "passed": proof.passed, "checks": outcome.checks }),
     )
@@ -131,18 +131,32 @@ fn detail(answer: &Answer) -> String {
     }
 }
 
-/// The proof becomes a fact about the backup: in the target's heads, and in the catalog.
-async fn note(context: &Context, row: &BackupRow, repository: &Repository, proof: &Verification) -> Result<(), Error> {
+/// The proof becomes a fact about the backup: in the catalog, and in the heads of every target that holds it, so that a rebirth from any
+/// of them knows it.
+async fn note(context: &Context, row: &BackupRow, proof: &Verification) -> Result<(), Error> {
     let state = &context.state;
-    let (domain, id) = backups::ids(state, row)?;
-    if !state.is_recovered()
-        && let Some(mut record) = repository.backups(domain).await?.into_iter().find(|record| record.backup == id)
-    {
-        record.verifications.push(proof.clone());
-        repository.amend(domain, vec![record]).await?;
-    }
     let document = serde_json::to_value(Verified::from(proof))
         .map_err(|error| Error::new(ErrorKind::Internal, "encoding", format!("encoding a proof failed: {error}")))?;
     state.catalog.backup_verified(&row.uid, document, clock::now_ms()).await?;
+    if state.is_recovered() {
+        return Ok(());
+    }
+    for target in backups::holders(state, &row.uid).await? {
+        if let Err(error) = note_at(context, row, &target, proof).await {
+            // The proof stands all the same; that place only does not know of it.
+            context.reporter.log("warn", &format!("the proof could not be written down at {}: {error}", target.name));
+        }
+    }
+    Ok(())
+}
+
+async fn note_at(context: &Context, row: &BackupRow, target: &TargetRow, proof: &Verification) -> Result<(), Error> {
+    let (domain, id) = backups::ids(&context.state, row)?;
+    let repository = context.state.repository(target).await?;
+    let record = repository.backups(domain).await?.into_iter().find(|record| record.backup == id);
+    if let Some(mut record) = record {
+        record.verifications.push(proof.clone());
+        repository.amend(domain, vec![record]).await?;
+    }
     Ok(())
 }
