@@ -8,13 +8,18 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind as IoKind, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use holdfast_repository::{Keyring, UnlockKey};
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use zeroize::Zeroizing;
 
 use crate::Error;
+
+/// What would mean something else in a URL's path.
+const NOT_IN_URLS: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'?').add(b'#');
 
 /// An open data directory. Dropping it lets another process open it.
 #[derive(Debug)]
@@ -62,7 +67,8 @@ impl DataDir {
 
     /// URL of the primary target unless the configuration names another.
     pub(crate) fn default_primary(&self) -> String {
-        format!("file://{}", self.path.join("repository").display())
+        let path = self.path.join("repository");
+        format!("file://{}", percent_encode(path.as_os_str().as_bytes(), NOT_IN_URLS))
     }
 
     /// Whether the default primary is there.
@@ -160,6 +166,16 @@ mod tests {
         assert_eq!(DataDir::open(&path).unwrap_err().code, "data-directory-in-use");
         drop(held);
         assert!(DataDir::open(&path).is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_default_primary_lies_in_the_data_directory_whatever_its_name() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a b%41?c#é");
+        let data = DataDir::open(&path).unwrap();
+        let storage = holdfast_storage::open(&data.default_primary(), &Default::default()).unwrap();
+        storage.put("probe", "x".into()).await.unwrap();
+        assert!(path.join("repository/probe").exists());
     }
 
     #[test]
