@@ -1,4 +1,5 @@
-//! Throw-away PostgreSQL servers, made as Debian makes them: `pg_createcluster`, the configuration outside the data directory.
+//! Throw-away PostgreSQL servers: of Debian's version as Debian makes them, the configuration outside the data directory; of others
+//! as `initdb` makes them, with it inside.
 //!
 //! A cluster's configuration, socket, log and data lie in one directory of the caller's; nothing under `/etc` or `/var` is touched.
 
@@ -9,18 +10,39 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::programs::Programs;
 use crate::{Account, Daemon, Failure, Result, ensure, free_port, wait_until};
 
-/// Name under which a cluster is made.
+/// Name under which Debian's tools make a cluster.
 const NAME: &str = "scratch";
 
 /// How long a server may take to accept connections, replay of its log included.
 const START: Duration = Duration::from_secs(120);
 
+/// What every server of ours is set to: a throw-away one need not survive a power cut.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("fsync", "off"),
+    ("listen_addresses", "127.0.0.1"),
+    ("ssl", "off"),
+    // The default of old versions is md5.
+    ("password_encryption", "scram-sha-256"),
+];
+
+/// How a cluster is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Blueprint<'a> {
+    /// Of which major version; none: Debian's.
+    pub major: Option<u32>,
+    /// Arguments for `initdb` besides the usual ones.
+    pub initdb: &'a [&'a str],
+    /// Settings besides the defaults.
+    pub settings: &'a [(&'a str, &'a str)],
+}
+
 /// A PostgreSQL server, running or not.
 pub struct Cluster {
     account: Account,
-    programs: PathBuf,
+    programs: Programs,
     root: PathBuf,
     /// What `postgres -D` gets: the directory of `postgresql.conf`.
     configuration: PathBuf,
@@ -34,9 +56,17 @@ pub struct Cluster {
 impl Cluster {
     /// Makes a cluster in a new directory and starts it with these settings besides the defaults.
     pub fn create(root: &Path, settings: &[(&str, &str)]) -> Result<Self> {
-        let (version, programs) = newest_programs()?;
+        Self::build(root, &Blueprint { settings, ..Blueprint::default() })
+    }
+
+    /// Makes a cluster in a new directory and starts it.
+    pub fn build(root: &Path, blueprint: &Blueprint) -> Result<Self> {
+        let programs = blueprint.major.map_or_else(Programs::debian, Programs::of)?;
         let mut cluster = Self::at(root, root.join("data"), programs)?;
-        cluster.configuration = cluster.make(version, settings)?;
+        match cluster.programs.are_debians() {
+            true => cluster.make_as_debian(blueprint)?,
+            false => cluster.make(blueprint)?,
+        }
         cluster.admit("host")?;
         cluster.start()?;
         Ok(cluster)
@@ -44,8 +74,7 @@ impl Cluster {
 
     /// A server on a data directory that a restore wrote, configuration in it. It is not started.
     pub fn restored(root: &Path, data: &Path) -> Result<Self> {
-        let (_, programs) = newest_programs()?;
-        let mut cluster = Self::at(root, data.into(), programs)?;
+        let mut cluster = Self::at(root, data.into(), Programs::of_data(data)?)?;
         cluster.overrides = vec![
             format!("port={}", cluster.port),
             format!("unix_socket_directories={}", cluster.socket_directory().display()),
@@ -54,14 +83,14 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn at(root: &Path, data: PathBuf, programs: PathBuf) -> Result<Self> {
+    fn at(root: &Path, data: PathBuf, programs: Programs) -> Result<Self> {
         let account = Account::for_databases()?;
         fs::create_dir_all(root.join("socket"))?;
         account.own(root)?;
         account.own(&root.join("socket"))?;
         Ok(Self {
+            programs: programs.reachable_by(&account, root)?,
             account,
-            programs,
             root: root.into(),
             configuration: data.clone(),
             data,
@@ -71,13 +100,14 @@ impl Cluster {
         })
     }
 
-    /// Makes the cluster's files; returns the directory of its configuration.
-    fn make(&self, version: u32, settings: &[(&str, &str)]) -> Result<PathBuf> {
+    /// Makes the files as Debian's tools do, which keep the configuration elsewhere.
+    fn make_as_debian(&mut self, blueprint: &Blueprint) -> Result {
+        let major = self.programs.major.to_string();
         let mut command = self.account.command("pg_createcluster", "KILL");
         command
             .env("PG_CLUSTER_CONF_ROOT", self.root.join("etc"))
             .env("LC_ALL", "C.UTF-8")
-            .args([&version.to_string(), NAME, "--start-conf", "manual"])
+            .args([&major, NAME, "--start-conf", "manual"])
             .args(["--port", &self.port.to_string()])
             .arg("--datadir")
             .arg(&self.data)
@@ -85,16 +115,27 @@ impl Cluster {
             .arg(self.socket_directory())
             .arg("--logfile")
             .arg(self.log())
-            .args(["--", "--no-sync", "--username=postgres", "--encoding=UTF8"]);
+            .args(["--", "--no-sync", "--username=postgres", "--encoding=UTF8"])
+            .args(blueprint.initdb);
         finished(&mut command)?;
+        self.configuration = self.root.join(format!("etc/{major}/{NAME}"));
+        Ok(fs::write(self.configuration.join("conf.d/scratch.conf"), lines(blueprint.settings))?)
+    }
 
-        let configuration = self.root.join(format!("etc/{version}/{NAME}"));
-        // A throw-away server need not survive a power cut.
-        let defaults = [("fsync", "off"), ("listen_addresses", "127.0.0.1"), ("ssl", "off")];
-        let all = defaults.iter().chain(settings);
-        let lines: String = all.map(|(key, value)| format!("{key} = '{value}'\n")).collect();
-        fs::write(configuration.join("conf.d/scratch.conf"), lines)?;
-        Ok(configuration)
+    /// Makes the files, configuration among them.
+    fn make(&self, blueprint: &Blueprint) -> Result {
+        let mut command = self.account.command(self.programs.server("initdb"), "KILL");
+        command
+            .args(["--no-sync", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--auth=trust"])
+            .args(blueprint.initdb)
+            .arg("--pgdata")
+            .arg(&self.data);
+        finished(&mut command)?;
+        let file = self.data.join("postgresql.conf");
+        let (port, sockets) = (self.port.to_string(), self.socket_directory().display().to_string());
+        let place = [("port", port.as_str()), ("unix_socket_directories", &sockets)];
+        let settings: Vec<_> = place.iter().chain(blueprint.settings).copied().collect();
+        Ok(fs::write(&file, fs::read_to_string(&file)? + &lines(&settings))?)
     }
 
     /// Replaces `pg_hba.conf`: everybody by the socket; by password over TCP, which is `host`, or only over TLS, `hostssl`.
@@ -108,7 +149,7 @@ impl Cluster {
     pub fn start(&mut self) -> Result {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log())?;
         self.account.own(&self.log())?;
-        let mut command = self.account.command(self.programs.join("postgres"), "QUIT");
+        let mut command = self.account.command(self.programs.server("postgres"), "QUIT");
         command.arg("-D").arg(&self.configuration);
         for setting in &self.overrides {
             command.arg("-c").arg(setting);
@@ -119,7 +160,7 @@ impl Cluster {
             if let Some(status) = server.ended()? {
                 return Err(Failure::new(format!("PostgreSQL ended ({status}):\n{}", self.log_text())));
             }
-            let mut ask = Command::new(self.programs.join("pg_isready"));
+            let mut ask = Command::new(self.programs.client("pg_isready"));
             ask.arg("--quiet").arg("--host").arg(self.socket_directory()).args(["--port", &self.port.to_string()]);
             Ok(ask.status()?.success().then_some(()))
         })?;
@@ -174,7 +215,7 @@ impl Cluster {
 
     /// Runs SQL as the superuser by way of `psql`; the answer is its rows, columns separated by `|`.
     pub fn sql(&self, database: &str, sql: &str) -> Result<String> {
-        let mut command = self.account.command(self.programs.join("psql"), "KILL");
+        let mut command = self.account.command(self.programs.client("psql"), "KILL");
         command.args([
             "--no-psqlrc",
             "--quiet",
@@ -202,7 +243,7 @@ impl Cluster {
 
     /// Runs `pgbench` on a database.
     pub fn pgbench(&self, database: &str, arguments: &[&str]) -> Result {
-        let mut command = self.account.command(self.programs.join("pgbench"), "KILL");
+        let mut command = self.account.command(self.programs.client("pgbench"), "KILL");
         command.arg("--host").arg(self.socket_directory()).args([
             "--port",
             &self.port.to_string(),
@@ -217,20 +258,9 @@ impl Cluster {
     }
 }
 
-/// The newest PostgreSQL that Debian installed: its major version and the directory of its programs.
-fn newest_programs() -> Result<(u32, PathBuf)> {
-    let mut found = Vec::new();
-    for version in fs::read_dir("/usr/lib/postgresql").into_iter().flatten() {
-        let version = version?;
-        let programs = version.path().join("bin");
-        if let Ok(number) = version.file_name().to_string_lossy().parse::<u32>()
-            && programs.join("postgres").is_file()
-        {
-            found.push((number, programs));
-        }
-    }
-    let newest = found.into_iter().max();
-    newest.ok_or_else(|| Failure::new("no PostgreSQL below /usr/lib/postgresql"))
+/// As `postgresql.conf` has them, after the defaults.
+fn lines(settings: &[(&str, &str)]) -> String {
+    DEFAULTS.iter().chain(settings).map(|(key, value)| format!("{key} = '{value}'\n")).collect()
 }
 
 /// Standard output of a command that must succeed.

@@ -12,6 +12,7 @@ mod failure;
 pub mod golden;
 pub mod needles;
 mod places;
+mod programs;
 pub mod s3;
 mod steps;
 

@@ -3,6 +3,7 @@
 //! Every command does all the set-up it needs by itself and does nothing twice. Nothing of the product lives here.
 
 mod plugins;
+mod servers;
 mod setup;
 mod tests;
 mod workspace;
@@ -14,7 +15,7 @@ use workspace::{Result, Workspace, run};
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  setup            install what building and testing need: the wasm target, PostgreSQL
+  setup            install what building and testing need: the wasm target, PostgreSQL of all versions
   build            plugins and binary, to target/release/holdfast
   test [ARGUMENT]  everything, with the arguments handed to the test binaries
   demo [OPTION]    the main job on a throw-away PostgreSQL; `demo --help` lists its options
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
     let command = arguments.next().unwrap_or_default();
     let rest: Vec<String> = arguments.collect();
     let done = match command.as_str() {
-        "setup" => setup::all(),
+        "setup" => set_up(),
         "build" => build(),
         "test" => test(&rest),
         "demo" => built_program("demo", &rest),
@@ -58,8 +59,14 @@ fn build() -> Result<()> {
     Ok(())
 }
 
-fn test(arguments: &[String]) -> Result<()> {
+/// All that any command needs.
+fn set_up() -> Result<()> {
     setup::all()?;
+    servers::fetch(&Workspace::locate()?)
+}
+
+fn test(arguments: &[String]) -> Result<()> {
+    set_up()?;
     let workspace = Workspace::locate()?;
     plugins::build(&workspace)?;
     tests::run_all(&workspace, arguments)

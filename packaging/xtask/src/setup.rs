@@ -1,4 +1,4 @@
-//! What a fresh Debian machine lacks: the wasm target, a C compiler, PostgreSQL. Looks first, installs only what is missing, and is
+//! What a fresh Debian machine lacks: the wasm target, a C compiler, Debian's PostgreSQL. Looks first, installs only what is missing, and is
 //! silent when nothing is. It never touches a PostgreSQL cluster that exists, and makes none.
 
 use std::fs;
@@ -48,7 +48,8 @@ fn postgresql_is_here() -> bool {
         .any(|bin| ["postgres", "pgbench", "psql"].iter().all(|name| bin.join(name).is_file()))
 }
 
-fn install(packages: &[&str]) -> Result<()> {
+/// Installs packages of Debian's.
+pub fn install(packages: &[&str]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }

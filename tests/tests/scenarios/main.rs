@@ -13,3 +13,4 @@ mod round_trip;
 mod secrecy;
 mod setting;
 mod tls;
+mod versions;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use holdfast_tests::appliance::Appliance;
-use holdfast_tests::cluster::Cluster;
+use holdfast_tests::cluster::{Blueprint, Cluster};
 use holdfast_tests::content::Content;
 use holdfast_tests::s3::S3Server;
 use holdfast_tests::{PASSWORD, ROLE, Result, Workdir};
@@ -23,13 +23,22 @@ pub struct Setting {
 impl Setting {
     /// A cluster with a little data and the backup role, an S3 service, and an appliance that runs.
     pub fn new(name: &str) -> Result<Self> {
-        Self::with_primary(name, None)
+        Self::made(name, None, &Blueprint::default())
+    }
+
+    /// The same with a cluster that is made in this way.
+    pub fn of(name: &str, blueprint: &Blueprint) -> Result<Self> {
+        Self::made(name, None, blueprint)
     }
 
     /// The same with the primary target at this URL.
     pub fn with_primary(name: &str, url: Option<&str>) -> Result<Self> {
+        Self::made(name, url, &Blueprint::default())
+    }
+
+    fn made(name: &str, url: Option<&str>, blueprint: &Blueprint) -> Result<Self> {
         let workdir = Workdir::new(name)?;
-        let cluster = small_cluster(&workdir.join("postgres"))?;
+        let cluster = small_cluster(&workdir.join("postgres"), blueprint)?;
         let s3 = S3Server::start(&workdir.join("there"))?;
         let mut appliance = Appliance::on(&workdir.join("appliance"));
         appliance.configure("here", url)?;
@@ -65,8 +74,8 @@ impl Setting {
 }
 
 /// A cluster with the backup role and a few rows.
-pub fn small_cluster(root: &Path) -> Result<Cluster> {
-    let cluster = Cluster::create(root, &[])?;
+pub fn small_cluster(root: &Path, blueprint: &Blueprint) -> Result<Cluster> {
+    let cluster = Cluster::build(root, blueprint)?;
     cluster.create_backup_role(ROLE, PASSWORD)?;
     cluster
         .sql("postgres", "CREATE TABLE goods AS SELECT n, md5(n::text) AS label FROM generate_series(1, 20000) n")?;
