@@ -120,7 +120,12 @@ impl Repository {
     }
 
     /// All chunks that a backup holds, by its refs.
-    async fn chunks_of(&self, state: &DomainState, domain: DomainId, backup: BackupId) -> Result<Vec<ChunkId>, Error> {
+    pub(crate) async fn chunks_of(
+        &self,
+        state: &DomainState,
+        domain: DomainId,
+        backup: BackupId,
+    ) -> Result<Vec<ChunkId>, Error> {
         let keyring = self.inner.keyring.current();
         let mut ids = Vec::new();
         let parts: Vec<_> = state.objects_below(path::refs_prefix(domain, backup)).collect();

@@ -56,6 +56,16 @@ pub enum Error {
         /// The digest by which it was committed.
         expected: Digest,
     },
+    /// A stored object has not as many bytes as the one that a head names.
+    #[error("{path} has {found} bytes instead of {expected}")]
+    WrongLength {
+        /// Its path.
+        path: String,
+        /// Bytes that were committed.
+        expected: u64,
+        /// Bytes that are there.
+        found: u64,
+    },
     /// An object that a head names is gone.
     #[error("{path} is named by a head, but it is not at {location}")]
     Lost {
@@ -307,6 +317,7 @@ impl Error {
             Self::Unsigned { .. } => "bad-signature",
             Self::Sealed { .. } => "broken-seal",
             Self::Exchanged { .. } => "wrong-digest",
+            Self::WrongLength { .. } => "wrong-length",
             Self::Lost { .. } => "lost-object",
             Self::ChainBroken { .. } => "broken-chain",
             Self::Chunk { .. } => "damaged-chunk",
@@ -354,6 +365,7 @@ impl Error {
             | Self::Unsigned { .. }
             | Self::Sealed { .. }
             | Self::Exchanged { .. }
+            | Self::WrongLength { .. }
             | Self::Lost { .. }
             | Self::Chunk { .. }
             | Self::ChunkLost { .. } => "Read the backup from another target, and check the storage of this one.",

@@ -5,10 +5,12 @@
 //! repository was opened, so callers may poll from any other one (a guest's thread has its own).
 //!
 //! A byte's way out: [`writer`] cuts an entry into chunks, [`chunk`] hashes and seals them, [`pack`] collects them,
-//! [`heads`] commits. Its way back: [`heads`], [`reader`], [`index`], [`chunk`]. [`copy`] takes it to another target.
+//! [`heads`] commits. Its way back: [`heads`], [`reader`], [`index`], [`chunk`]. [`copy`] takes it to another target; [`check`] says what of it is
+//! damaged or lost.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod check;
 mod chunk;
 mod clock;
 mod copy;
@@ -30,6 +32,7 @@ mod seal;
 mod tree;
 mod writer;
 
+pub use check::{Damage, Loss, PacksRead, Structure};
 pub use chunk::ChunkError;
 pub use error::Error;
 pub use format::Malformed;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use holdfast_storage::{Listed, Storage};
 use tokio::runtime::Handle;
 
+use crate::format::path;
 use crate::{Digest, Error};
 
 /// A storage and its runtime. Callers may poll from any other one.
@@ -63,6 +64,16 @@ impl Place {
             Ok(bytes)
         } else {
             Err(Error::Exchanged { path: path.to_owned(), expected: digest })
+        }
+    }
+
+    /// Whether an error tells of an object's damage or loss, and not of an outage: of one object at a place that answers otherwise.
+    pub(crate) async fn is_damage(&self, error: &Error) -> bool {
+        match error {
+            Error::RuntimeStopped | Error::WorkerStopped => false,
+            Error::Storage(holdfast_storage::Error::NotFound { .. }) => true,
+            Error::Storage(storage) => storage.is_permanent() && self.get(path::REPOSITORY, None).await.is_ok(),
+            _ => true,
         }
     }
 

@@ -55,6 +55,16 @@ pub(crate) fn indexes(domain: DomainId) -> String {
     format!("domains/{domain}/indexes/")
 }
 
+/// The folder of all that is a domain's.
+pub(crate) fn domain(domain: DomainId) -> String {
+    format!("domains/{domain}/")
+}
+
+/// The folder of a backup's own objects.
+pub(crate) fn backup(domain: DomainId, backup: BackupId) -> String {
+    format!("domains/{domain}/backups/{backup}/")
+}
+
 pub(crate) fn manifest(domain: DomainId, backup: BackupId) -> String {
     format!("domains/{domain}/backups/{backup}/manifest")
 }

@@ -83,11 +83,25 @@ impl Chunks {
 
     /// The leaf of a tree that holds the byte at `offset`.
     pub(super) async fn leaf(self: &std::sync::Arc<Self>, tree: &Tree, offset: u64) -> Result<Node, Error> {
-        let id = |node: &Node| hex::encode(node.hash.id().0);
-        let mut node = tree.enter(offset).map_err(Error::damaged("the root of a tree"))?;
+        self.reach(tree, offset).await.map_err(|(_, error)| error)
+    }
+
+    /// The same; the error comes with all the bytes, from `offset` on, that cannot be reached for the same reason.
+    pub(super) async fn reach(
+        self: &std::sync::Arc<Self>,
+        tree: &Tree,
+        offset: u64,
+    ) -> Result<Node, (Range<u64>, Error)> {
+        let root = |reason| (offset..tree.bytes, Error::damaged("the root of a tree")(reason));
+        let mut node = tree.enter(offset).map_err(root)?;
         for level in (0..tree.level).rev() {
-            let list = self.fetch(ChunkKind::List, node.hash).await?;
-            node = tree.step(&node, &list, level, offset).map_err(|reason| Error::damaged(id(&node))(reason))?;
+            let beyond = offset..node.end;
+            let list = match self.fetch(ChunkKind::List, node.hash).await {
+                Ok(list) => list,
+                Err(error) => return Err((beyond, error)),
+            };
+            let id = hex::encode(node.hash.id().0);
+            node = tree.step(&node, &list, level, offset).map_err(|reason| (beyond, Error::damaged(id)(reason)))?;
         }
         Ok(node)
     }

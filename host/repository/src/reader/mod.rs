@@ -5,6 +5,7 @@ mod content;
 mod digest;
 mod open;
 mod table;
+mod walk;
 mod windows;
 
 use std::sync::Arc;

@@ -38,6 +38,10 @@ impl Table {
         Self { tree, last: Mutex::default() }
     }
 
+    pub(super) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
     /// The record of a path.
     pub(super) async fn find(&self, chunks: &Arc<Chunks>, path: &str) -> Result<Option<EntryRecord>, Error> {
         let Some(leaf) = self.leaf_of(chunks, path).await? else { return Ok(None) };
@@ -109,7 +113,7 @@ impl Table {
 }
 
 /// The records of a table chunk; out of order they are refused.
-fn decode(bytes: &[u8]) -> Result<Vec<EntryRecord>, Malformed> {
+pub(super) fn decode(bytes: &[u8]) -> Result<Vec<EntryRecord>, Malformed> {
     let mut reader = Reader::new(bytes);
     let mut records: Vec<EntryRecord> = Vec::new();
     while !reader.rest().is_empty() {
