@@ -21,6 +21,16 @@ impl Catalog {
         })
         .await
     }
+
+    /// Forgets a key; it is no error if it is not there.
+    pub async fn remove_meta(&self, key: &str) -> Result<(), Error> {
+        let key = key.to_owned();
+        self.write("forgetting a fact of the appliance", move |db| {
+            db.execute("DELETE FROM meta WHERE key = ?1", params![key])?;
+            Ok(())
+        })
+        .await
+    }
 }
 
 pub(crate) fn get(db: &Connection, key: &str) -> Result<Option<Vec<u8>>, Fault> {
@@ -41,5 +51,8 @@ mod tests {
         catalog.set_meta("writer", b"w").await.unwrap();
         let catalog = catalog.reopen().await;
         assert_eq!(catalog.meta("writer").await.unwrap().as_deref(), Some(&b"w"[..]));
+        catalog.remove_meta("writer").await.unwrap();
+        catalog.remove_meta("writer").await.unwrap();
+        assert_eq!(catalog.meta("writer").await.unwrap(), None);
     }
 }

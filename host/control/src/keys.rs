@@ -1,10 +1,10 @@
-//! Operations on keys: recovery recipients, repository figures, the take over.
+//! Operations on keys: recovery recipients, the take over.
 
 use base64::Engine;
 use holdfast_catalog::TargetRole;
 
 use crate::appliance::newest_epoch;
-use crate::resources::{CreateRecipient, Page, Recipient, RecipientAdded, RepositoryStats, Status};
+use crate::resources::{CreateRecipient, Page, Recipient, RecipientAdded, Status};
 use crate::{Appliance, Error, ErrorKind, Principal, clock, jobs, targets};
 
 impl Appliance {
@@ -48,26 +48,6 @@ impl Appliance {
             .map(|(name, public, added)| Recipient { name, public, added_at: clock::text(clock::signed(added)) })
             .collect();
         Ok(Page { items, next: None })
-    }
-
-    /// Figures of the primary; of the first target that answers while this appliance is recovered.
-    pub async fn repository_stats(&self) -> Result<RepositoryStats, Error> {
-        let state = &self.0;
-        let mut all = state.catalog.targets().await?;
-        if state.is_recovered() {
-            all.retain(|target| target.role != TargetRole::Primary);
-        }
-        let target =
-            all.first().ok_or_else(|| Error::not_found("target-not-found", "there is no target to read from"))?;
-        let stats = state.repository(target).await?.stats().await?;
-        Ok(RepositoryStats {
-            repository: state.keyring.current().repository().to_string(),
-            backups: stats.backups,
-            chunks: stats.chunks,
-            packs: stats.packs,
-            logical_bytes: stats.logical_bytes,
-            stored_bytes: stats.stored_bytes,
-        })
     }
 
     /// Becomes the writer of a recovered repository; `repository` must be its id. Every target must be reachable: one that is not told

@@ -14,6 +14,7 @@ mod jobs;
 mod keys;
 mod names;
 mod recovery;
+mod repository;
 pub mod resources;
 mod restores;
 mod settings;

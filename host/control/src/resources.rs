@@ -386,6 +386,69 @@ pub struct RepositoryStats {
     pub stored_bytes: u64,
 }
 
+/// `POST repository/check`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateCheck {
+    /// Else the primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Every byte of every pack, not the structure alone.
+    #[serde(default)]
+    pub read_data: bool,
+    /// Reads packs no faster than this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+}
+
+/// The result of a check job.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckReport {
+    pub target: String,
+    pub read_data: bool,
+    /// Nothing is damaged.
+    pub passed: bool,
+    pub backups: u64,
+    pub objects: u64,
+    /// Of all objects, read or not.
+    pub bytes: u64,
+    pub packs_read: u64,
+    pub bytes_read: u64,
+    pub damages_found: u64,
+    /// The first 10,000.
+    pub damages: Vec<DamagedObject>,
+    pub losses_found: u64,
+    /// The first 10,000.
+    pub losses: Vec<LostRange>,
+}
+
+/// An object that is gone, cut or changed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DamagedObject {
+    pub path: String,
+    pub code: String,
+    pub detail: String,
+    /// Digest of the pack, if it is one.
+    pub pack: Option<String>,
+}
+
+/// Bytes of a backup that cannot be read at the target.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LostRange {
+    /// `organization/project/instance/name`; none for one that the catalog does not know, such as its own exports.
+    pub backup: Option<String>,
+    pub uid: String,
+    /// None where the entries themselves are not known any more.
+    pub entry: Option<String>,
+    /// First byte.
+    pub from: u64,
+    /// Behind the last byte.
+    pub to: u64,
+}
+
 /// An entry of a backup.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -3,6 +3,7 @@
 //! Nothing here measures time. What cannot run on this machine says so on standard error, whether or not output is captured.
 
 mod boundaries;
+mod check;
 mod clear_errors;
 mod configuration;
 mod golden;

@@ -1,21 +1,81 @@
 //! `holdfast repository`.
 
-use clap::Subcommand;
-use holdfast_control::resources::RepositoryStats;
+use std::time::Duration;
 
-use super::output::print;
-use super::{Common, Exit, Failure};
+use clap::{Args, Subcommand};
+use holdfast_control::resources::{CheckReport, CreateCheck, Job, RepositoryStats};
+
+use super::output::{print, printable};
+use super::{Common, Exit, Failure, say, values, wait};
 
 /// Commands on the repository.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Figures: backups, chunks, packs, bytes
     Stats,
+    /// Check that everything at a target is there and as it was committed; say what is lost if not
+    Check(CheckArguments),
+}
+
+/// What is checked, and how fast.
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// The target; else the primary
+    #[arg(long, value_parser = values::word)]
+    target: Option<String>,
+    /// Read every byte of every pack, not the structure alone
+    #[arg(long)]
+    read_data: bool,
+    /// Read packs no faster than so many MiB a second
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20), requires = "read_data")]
+    max_rate: Option<u64>,
+    /// Stop waiting after this time, such as 30m; the check goes on
+    #[arg(long, value_parser = values::duration)]
+    timeout: Option<Duration>,
 }
 
 /// Runs one of them.
 pub async fn run(common: &Common, command: Command) -> Result<Exit, Failure> {
-    let Command::Stats = command;
-    print(common.output, &common.client()?.get::<RepositoryStats>("repository/stats").await?)?;
-    Ok(Exit::Done)
+    match command {
+        Command::Stats => {
+            print(common.output, &common.client()?.get::<RepositoryStats>("repository/stats").await?)?;
+            Ok(Exit::Done)
+        }
+        Command::Check(arguments) => check(common, arguments).await,
+    }
+}
+
+/// A check without its answer is nothing: it is always waited for.
+async fn check(common: &Common, arguments: CheckArguments) -> Result<Exit, Failure> {
+    let client = common.client()?;
+    let request = CreateCheck {
+        target: arguments.target,
+        read_data: arguments.read_data,
+        bytes_per_second: arguments.max_rate.map(|mib| mib << 20),
+    };
+    let job: Job = client.post("repository/check", &request).await?;
+    let job = wait::for_job(&client, &job.id, arguments.timeout).await?;
+    if let Some(failure) = wait::failure_of(&job) {
+        return Err(failure);
+    }
+    let report: CheckReport = serde_json::from_value(job.result.unwrap_or_default())
+        .map_err(|error| Failure::failed(format!("the check's report cannot be read: {error}")))?;
+    print(common.output, &report)?;
+    if report.passed {
+        return Ok(Exit::Done);
+    }
+    say_findings(&report);
+    Err(Failure::failed(format!("{} objects at {} are damaged", report.damages_found, report.target))
+        .hint("Other targets may hold them undamaged: check those too, and restore from them with --from TARGET."))
+}
+
+fn say_findings(report: &CheckReport) {
+    for damage in &report.damages {
+        say(format_args!("damaged: {}", printable(&damage.detail)));
+    }
+    for loss in &report.losses {
+        let backup = loss.backup.as_deref().unwrap_or(&loss.uid);
+        let entry = loss.entry.as_deref().unwrap_or("its entries");
+        say(format_args!("lost: {backup}: {}, bytes {} to {}", printable(entry), loss.from, loss.to));
+    }
 }

@@ -2,8 +2,8 @@
 
 use holdfast_control::Recovered;
 use holdfast_control::resources::{
-    Backup, BackupEntry, Instance, InstanceCheck, Job, LogLine, PluginInfo, Problem, Recipient, RepositoryStats,
-    Status, Target,
+    Backup, BackupEntry, CheckReport, Instance, InstanceCheck, Job, LogLine, PluginInfo, Problem, Recipient,
+    RepositoryStats, Status, Target,
 };
 use serde::Serialize;
 
@@ -247,6 +247,29 @@ impl Shown for RepositoryStats {
 
     fn name(&self) -> String {
         self.repository.clone()
+    }
+}
+
+impl Shown for CheckReport {
+    const HEADINGS: &'static [&'static str] =
+        &["target", "passed", "backups", "objects", "size", "packs read", "read", "damaged", "lost ranges"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.target.clone(),
+            if self.passed { "yes" } else { "NO" }.to_owned(),
+            self.backups.to_string(),
+            self.objects.to_string(),
+            size(self.bytes),
+            self.packs_read.to_string(),
+            size(self.bytes_read),
+            self.damages_found.to_string(),
+            self.losses_found.to_string(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.target.clone()
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every job is safe to run twice: after a crash it is claimed again, or failed, never left running.
 
 pub(crate) mod backup;
+pub(crate) mod check;
 pub(crate) mod export;
 mod queue;
 pub(crate) mod replicate;
@@ -34,10 +35,11 @@ pub(crate) enum JobKind {
     Verify,
     Replicate,
     Export,
+    Check,
 }
 
 impl JobKind {
-    const ALL: [Self; 5] = [Self::Backup, Self::Restore, Self::Verify, Self::Replicate, Self::Export];
+    const ALL: [Self; 6] = [Self::Backup, Self::Restore, Self::Verify, Self::Replicate, Self::Export, Self::Check];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -46,6 +48,7 @@ impl JobKind {
             Self::Verify => "verify",
             Self::Replicate => "replicate",
             Self::Export => "export",
+            Self::Check => "check",
         }
     }
 
@@ -58,18 +61,19 @@ impl JobKind {
     /// How often it is tried; 0 is for ever. A restore is watched by somebody: it is not repeated behind their back.
     fn max_attempts(self) -> u32 {
         match self {
-            Self::Backup | Self::Verify => 3,
+            Self::Backup | Self::Verify | Self::Check => 3,
             Self::Restore => 1,
             Self::Replicate | Self::Export => 0,
         }
     }
 
-    /// What runs side by side: work under the limit, one replication a target, one export.
+    /// What runs side by side: work under the limit, one replication and one check a target, one export.
     fn lane(self, subject: &str) -> String {
         match self {
             Self::Backup | Self::Restore | Self::Verify => queue::WORK.to_owned(),
             Self::Replicate => format!("replicate:{subject}"),
             Self::Export => "export".to_owned(),
+            Self::Check => format!("check:{subject}"),
         }
     }
 
@@ -132,6 +136,7 @@ fn run(kind: JobKind, context: &Context) -> BoxFuture<'_, Result<serde_json::Val
         JobKind::Verify => verify::run(context).map_err(Failed::from).boxed(),
         JobKind::Replicate => replicate::run(context).map_err(Failed::for_ever).boxed(),
         JobKind::Export => export::run(context).map_err(Failed::for_ever).boxed(),
+        JobKind::Check => check::run(context).map_err(Failed::from).boxed(),
     }
 }
 

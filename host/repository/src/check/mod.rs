@@ -8,6 +8,8 @@ mod losses;
 mod packs;
 mod structure;
 
+use std::borrow::Cow;
+
 use crate::format::path;
 use crate::repository::Repository;
 use crate::{BackupId, Digest, DomainId, Error};
@@ -18,7 +20,7 @@ pub struct Damage {
     /// Its path at the target.
     pub path: String,
     /// A stable code, as of the error that reading it gives.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     /// What is wrong, for people.
     pub detail: String,
     /// The pack, if it is one.
@@ -71,6 +73,6 @@ impl Repository {
             return Err(error);
         }
         let pack = path::pack_digest(domain, path);
-        Ok(Damage { path: path.to_owned(), code: error.code(), detail: error.to_string(), pack })
+        Ok(Damage { path: path.to_owned(), code: error.code().into(), detail: error.to_string(), pack })
     }
 }

@@ -113,7 +113,7 @@ impl Repository {
         let lost = ids.iter().filter(|id| table.find(id).is_none()).count();
         Ok((lost > 0).then(|| Damage {
             path: path::manifest(domain, backup),
-            code: "lost-chunk",
+            code: "lost-chunk".into(),
             detail: format!("{lost} of the {} chunks of backup {backup} are in no pack that is present", ids.len()),
             pack: None,
         }))

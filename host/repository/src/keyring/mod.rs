@@ -190,7 +190,7 @@ impl Keyring {
     }
 
     /// Whether a domain holds the appliance's catalog rather than an organization's backups.
-    pub(crate) fn is_system(&self, domain: DomainId) -> bool {
+    pub fn is_system(&self, domain: DomainId) -> bool {
         domain == self.system_domain()
     }
 }

@@ -70,7 +70,7 @@ fn every_object_that_is_gone_cut_or_changed_is_found_by_its_path() {
                 }
                 let found = damages(&appliance.restarted().await).await;
                 let own = found.iter().filter(|damage| damage.path == path);
-                let codes: Vec<_> = own.map(|damage| damage.code).collect();
+                let codes: Vec<_> = own.map(|damage| &*damage.code).collect();
                 // Of what is read whole, the digest tells that it was cut.
                 let is_found = codes.contains(&code) || (code == "wrong-length" && codes.contains(&"wrong-digest"));
                 assert!(is_found, "{path} {code} {found:?}");

@@ -55,6 +55,7 @@ fn operations() -> Vec<Operation> {
         get("/api/v1/keys/recipients", keys::list),
         post("/api/v1/keys/recipients", keys::add),
         get("/api/v1/repository/stats", repository::stats),
+        post("/api/v1/repository/check", repository::check),
         get("/api/v1/plugins", plugins::list),
     ]
 }
