@@ -83,6 +83,21 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// The cluster that [`create`](Self::create) made in this directory earlier. It is not started.
+    pub fn reopened(root: &Path) -> Result<Self> {
+        let mut cluster = Self::at(root, root.join("data"), Programs::of_data(&root.join("data"))?)?;
+        if cluster.programs.are_debians() {
+            cluster.configuration = cluster.debian_configuration();
+        }
+        cluster.set(format!("port={}", cluster.port));
+        Ok(cluster)
+    }
+
+    /// Adds a setting, `key=value`, that holds from the next start and stands in no file.
+    pub fn set(&mut self, setting: String) {
+        self.overrides.push(setting);
+    }
+
     fn at(root: &Path, data: PathBuf, programs: Programs) -> Result<Self> {
         let account = Account::for_databases()?;
         fs::create_dir_all(root.join("socket"))?;
@@ -118,8 +133,12 @@ impl Cluster {
             .args(["--", "--no-sync", "--username=postgres", "--encoding=UTF8"])
             .args(blueprint.initdb);
         finished(&mut command)?;
-        self.configuration = self.root.join(format!("etc/{major}/{NAME}"));
+        self.configuration = self.debian_configuration();
         Ok(fs::write(self.configuration.join("conf.d/scratch.conf"), lines(blueprint.settings))?)
+    }
+
+    fn debian_configuration(&self) -> PathBuf {
+        self.root.join(format!("etc/{}/{NAME}", self.programs.major))
     }
 
     /// Makes the files, configuration among them.
@@ -141,7 +160,7 @@ impl Cluster {
     /// Replaces `pg_hba.conf`: everybody by the socket; by password over TCP, which is `host`, or only over TLS, `hostssl`.
     pub fn admit(&self, kind: &str) -> Result {
         let rule = |databases| format!("{kind} {databases} all 127.0.0.1/32 scram-sha-256\n");
-        let rules = ["local all all trust\n", &rule("all"), &rule("replication")].concat();
+        let rules = ["local all,replication all trust\n", &rule("all"), &rule("replication")].concat();
         Ok(fs::write(self.configuration.join("pg_hba.conf"), rules)?)
     }
 
@@ -213,23 +232,19 @@ impl Cluster {
         Ok(path)
     }
 
+    /// A client program that connects by the socket as the superuser.
+    pub fn client(&self, name: &str) -> Command {
+        let mut command = self.account.command(self.programs.client(name), "KILL");
+        command.arg("--host").arg(self.socket_directory()).args(["--port", &self.port.to_string()]);
+        command.arg("--username=postgres");
+        command
+    }
+
     /// Runs SQL as the superuser by way of `psql`; the answer is its rows, columns separated by `|`.
     pub fn sql(&self, database: &str, sql: &str) -> Result<String> {
-        let mut command = self.account.command(self.programs.client("psql"), "KILL");
-        command.args([
-            "--no-psqlrc",
-            "--quiet",
-            "--no-align",
-            "--tuples-only",
-            "--set=ON_ERROR_STOP=1",
-            "--username=postgres",
-        ]);
-        command.arg("--host").arg(self.socket_directory()).args([
-            "--port",
-            &self.port.to_string(),
-            "--dbname",
-            database,
-        ]);
+        let mut command = self.client("psql");
+        command.args(["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1"]);
+        command.args(["--dbname", database]);
         let script = self.root.join(format!("script-{:?}.sql", std::thread::current().id()));
         fs::write(&script, sql)?;
         command.arg("--file").arg(&script).env("PGCLIENTENCODING", "UTF8");
@@ -243,13 +258,7 @@ impl Cluster {
 
     /// Runs `pgbench` on a database.
     pub fn pgbench(&self, database: &str, arguments: &[&str]) -> Result {
-        let mut command = self.account.command(self.programs.client("pgbench"), "KILL");
-        command.arg("--host").arg(self.socket_directory()).args([
-            "--port",
-            &self.port.to_string(),
-            "--username=postgres",
-        ]);
-        finished(command.args(arguments).arg(database)).map(drop)
+        finished(self.client("pgbench").args(arguments).arg(database)).map(drop)
     }
 
     /// A role that may take base backups, and nothing else.
@@ -264,7 +273,7 @@ fn lines(settings: &[(&str, &str)]) -> String {
 }
 
 /// Standard output of a command that must succeed.
-fn finished(command: &mut Command) -> Result<String> {
+pub fn finished(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output()?;
     ensure(output.status.success(), || {
         format!(

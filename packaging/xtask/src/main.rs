@@ -8,6 +8,7 @@ mod setup;
 mod tests;
 mod workspace;
 
+use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 
 use workspace::{Result, Workspace, run};
@@ -19,6 +20,7 @@ usage: cargo xtask COMMAND
   build            plugins and binary, to target/release/holdfast
   test [ARGUMENT]  everything, with the arguments handed to the test binaries
   demo [OPTION]    the main job on a throw-away PostgreSQL; `demo --help` lists its options
+  bench postgres   speed and memory beside other programs; `bench postgres --help` lists its options
   golden           make tests/fixtures of the current version anew
 ";
 
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         "build" => build(),
         "test" => test(&rest),
         "demo" => built_program("demo", &rest),
+        "bench" => bench(&rest),
         "golden" => built_program("golden", &rest),
         "help" | "--help" | "-h" => {
             eprint!("{USAGE}");
@@ -77,13 +80,23 @@ fn build_programs(workspace: &Workspace) -> Result<()> {
     run(workspace.cargo(&["build", "--release", "--workspace", "--bins"]))
 }
 
-/// Builds the product and a program of the tests crate, then runs that program.
+/// Measures on this machine, beside others' programs.
+fn bench(arguments: &[String]) -> Result<()> {
+    match arguments.split_first() {
+        Some((noun, rest)) if noun == "postgres" => {
+            setup::peers()?;
+            built_program("bench", rest)
+        }
+        _ => Err("what to measure is missing: `bench postgres`".into()),
+    }
+}
+
+/// Builds the product and a program of the tests crate, then becomes that program: what ends us, ends it.
 fn built_program(name: &str, arguments: &[String]) -> Result<()> {
     setup::all()?;
     let workspace = Workspace::locate()?;
     plugins::build(&workspace)?;
     build_programs(&workspace)?;
     let mut program = std::process::Command::new(workspace.program(name));
-    program.args(arguments).current_dir(&workspace.root);
-    run(program)
+    Err(program.args(arguments).exec().into())
 }

@@ -28,6 +28,12 @@ pub fn all() -> Result<()> {
     install(&packages)
 }
 
+/// What `bench postgres` compares with.
+pub fn peers() -> Result<()> {
+    let missing: Vec<&str> = ["pgbackrest", "restic", "zstd"].into_iter().filter(|name| !on_path(name)).collect();
+    install(&missing)
+}
+
 /// What building needs.
 pub fn toolchain() -> Result<()> {
     let libraries = output(Command::new("rustc").args(["--print", "target-libdir", "--target", WASM_TARGET]))?;

@@ -1,0 +1,91 @@
+//! Ours: `holdfast serve` with a primary target only, and its commands, as an operator has them.
+//!
+//! What counts is the server's process, with the command that waits for it in its CPU time.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use holdfast_tests::appliance::Appliance;
+use holdfast_tests::{Failure, Result, Workdir};
+
+use super::Program;
+use crate::Work;
+use crate::scratch::Scratch;
+use crate::source::Source;
+
+const INSTANCE: &str = "bench/shop/pg";
+const NEWEST: &str = "bench/shop/pg/latest";
+
+/// An appliance of one round.
+pub struct Holdfast<'a> {
+    scratch: &'a Scratch,
+    running: Option<Running>,
+}
+
+struct Running {
+    appliance: Appliance,
+    process: u32,
+    repository: PathBuf,
+}
+
+impl<'a> Holdfast<'a> {
+    pub fn new(scratch: &'a Scratch) -> Self {
+        Self { scratch, running: None }
+    }
+
+    fn appliance(&self) -> Result<&Appliance> {
+        let running = self.running.as_ref().ok_or_else(|| Failure::new("the appliance does not run"))?;
+        Ok(&running.appliance)
+    }
+}
+
+impl Program for Holdfast<'_> {
+    fn name(&self) -> &'static str {
+        "holdfast"
+    }
+
+    fn begin(&mut self, source: &Source) -> Result {
+        let data = self.scratch.join("holdfast");
+        if data.exists() {
+            fs::remove_dir_all(&data)?;
+        }
+        let mut appliance = Appliance::on(&data);
+        appliance.configure("here", None)?;
+        appliance.start()?;
+        appliance.add_instance(INSTANCE, source.cluster(), &Workdir::new("bench-secret")?, &[])?.done()?;
+        self.running = Some(Running { process: appliance.process()?, repository: data.join("repository"), appliance });
+        Ok(())
+    }
+
+    fn prepare(&mut self, _: &Source, work: Work) -> Result<bool> {
+        if work == Work::Restore {
+            self.scratch.empty("restored")?;
+        }
+        Ok(true)
+    }
+
+    fn work(&mut self, _: &Source, work: Work) -> Result {
+        let appliance = self.appliance()?;
+        match work {
+            Work::Restore => appliance.restore(NEWEST, &self.restored(), &[], &["--wait"])?.done().map(drop),
+            Work::Verify => appliance.verify(NEWEST).map(drop),
+            _ => appliance.back_up(INSTANCE, "primary").map(drop),
+        }
+    }
+
+    fn restored(&self) -> PathBuf {
+        self.scratch.join("restored")
+    }
+
+    fn repository(&self) -> Option<&Path> {
+        self.running.as_ref().map(|running| running.repository.as_path())
+    }
+
+    fn service(&self) -> Option<u32> {
+        self.running.as_ref().map(|running| running.process)
+    }
+
+    fn end(&mut self) -> Result {
+        self.running.take().map_or(Ok(()), |mut running| running.appliance.stop().map(drop))
+    }
+}
