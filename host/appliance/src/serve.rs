@@ -38,6 +38,7 @@ pub async fn serve(common: &Common, arguments: Arguments) -> Result<Exit, Failur
         primary_url: config.repository.url,
         primary_site: config.repository.site,
         workers: config.limits.workers,
+        limits: config.limits.of_runs(),
     })
     .await?;
     let options = ServeOptions { listen: arguments.listen.unwrap_or(config.server.listen), data_dir };

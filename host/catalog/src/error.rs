@@ -56,6 +56,22 @@ pub enum Error {
         /// The token's name.
         name: String,
     },
+    /// An installed plugin has this name, or serves this engine.
+    #[error("the plugin '{name}' for the engine '{engine}' is installed already")]
+    PluginExists {
+        /// Name of the installed plugin.
+        name: String,
+        /// Its engine.
+        engine: String,
+    },
+    /// Live instances need the plugin of this engine.
+    #[error("{instances} instances have the engine '{engine}'")]
+    EngineInUse {
+        /// The engine.
+        engine: String,
+        /// How many instances.
+        instances: u64,
+    },
     /// An idempotency key came again with another request.
     #[error("the idempotency key '{key}' was used for another request")]
     KeyReused {
@@ -75,7 +91,7 @@ pub enum Error {
     /// There is no such row.
     #[error("there is no {what} '{id}'")]
     NotFound {
-        /// `instance`, `target`, `backup`, `job`, `token`.
+        /// `instance`, `target`, `backup`, `job`, `token`, `installed plugin`.
         what: &'static str,
         /// What it was looked up by.
         id: String,
@@ -173,6 +189,8 @@ impl Error {
             Self::BackupRunning { .. } => "backup-running",
             Self::NameTaken { .. } => "name-taken",
             Self::TokenExists { .. } => "token-exists",
+            Self::PluginExists { .. } => "plugin-exists",
+            Self::EngineInUse { .. } => "engine-in-use",
             Self::KeyReused { .. } => "idempotency-key-reused",
             Self::Stale { .. } => "changed-meanwhile",
             Self::NotFound { .. } => "not-found",
@@ -201,6 +219,10 @@ impl Error {
                 "Its backups are still kept. Add the instance with --adopt to go on with them, or choose another name."
             }
             Self::BackupRunning { .. } => "Wait until it has finished, or cancel its job.",
+            Self::PluginExists { .. } => "Remove that plugin first.",
+            Self::EngineInUse { .. } => {
+                "Remove those instances first; `holdfast instance list` shows them. Their backups stay, and can be restored without the plugin installed."
+            }
             Self::KeyReused { .. } => "Use a new Idempotency-Key for each new request.",
             Self::Stale { .. } => "Read it again and repeat the change on what it is now.",
             Self::BadCursor(_) => "Use `next` of the page before, from the same list.",

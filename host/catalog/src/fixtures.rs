@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::{
     BackupRow, BackupState, Catalog, IdempotencyKey, InsertedBackup, InstanceRow, JobRow, LaneLimits, NewJob,
-    TargetRole, TargetRow,
+    PluginRow, TargetRole, TargetRow,
 };
 
 /// A catalog in a directory of its own.
@@ -101,6 +101,17 @@ pub(crate) fn target(uid: &str, role: TargetRole) -> TargetRow {
         updated_ms: 1_000,
         resource_version: 1,
         removed_ms: None,
+    }
+}
+
+/// An installed plugin, for an engine of its own name.
+pub(crate) fn plugin(name: &str) -> PluginRow {
+    PluginRow {
+        name: name.to_owned(),
+        version: "1.0.0".to_owned(),
+        engine: name.to_owned(),
+        digest: format!("digest of {name}"),
+        installed_ms: 1_000,
     }
 }
 

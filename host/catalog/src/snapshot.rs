@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::Fault;
 use crate::rows::{count, hex_values, put};
 use crate::{
-    BackupRow, Catalog, CopyRow, Error, InstanceRow, TargetRow, TokenRow, backups, copies, instances, meta, targets,
-    tokens,
+    BackupRow, Catalog, CopyRow, Error, InstanceRow, PluginRow, TargetRow, TokenRow, backups, copies, instances, meta,
+    plugins, targets, tokens,
 };
 
 /// The version of [`Snapshot`] that this program writes. Fields may be added under it; older programs ignore them.
@@ -35,6 +35,9 @@ pub struct Snapshot {
     pub copies: Vec<CopyRow>,
     /// All tokens, hashed.
     pub tokens: Vec<TokenRow>,
+    /// All installed plugins. Absent in what 0.1.0 wrote.
+    #[serde(default)]
+    pub plugins: Vec<PluginRow>,
 }
 
 impl Catalog {
@@ -56,6 +59,7 @@ impl Catalog {
                 backups: backups::every_finished(db)?,
                 copies: copies::every_finished(db)?,
                 tokens: tokens::every(db)?,
+                plugins: plugins::every(db)?,
             })
         })
         .await
@@ -79,7 +83,7 @@ impl Catalog {
 fn is_empty(db: &Connection) -> Result<bool, Fault> {
     let query =
         "SELECT EXISTS (SELECT 1 FROM instances) + EXISTS (SELECT 1 FROM targets) + EXISTS (SELECT 1 FROM backups)
-                 + EXISTS (SELECT 1 FROM tokens)";
+                 + EXISTS (SELECT 1 FROM tokens) + EXISTS (SELECT 1 FROM plugins)";
     Ok(count(db, query, [])? == 0)
 }
 
@@ -91,13 +95,14 @@ fn fill(db: &Connection, snapshot: Snapshot) -> Result<(), Fault> {
     snapshot.targets.iter().try_for_each(|row| targets::store(db, row))?;
     snapshot.backups.iter().try_for_each(|row| backups::store(db, row))?;
     snapshot.copies.iter().try_for_each(|row| copies::store(db, row))?;
-    snapshot.tokens.iter().try_for_each(|row| tokens::store(db, row))
+    snapshot.tokens.iter().try_for_each(|row| tokens::store(db, row))?;
+    snapshot.plugins.iter().try_for_each(|row| plugins::store(db, row))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{Fixture, instance, target};
+    use crate::fixtures::{Fixture, instance, plugin, target};
     use crate::{BackupState, BackupSuccess, TargetRole};
 
     async fn lived_in() -> Fixture {
@@ -116,6 +121,7 @@ mod tests {
         catalog.backup_verified("b1", serde_json::json!({"passed": true}), 6_000).await.unwrap();
         catalog.pending("b2", "pg", 7_000).await;
         catalog.insert_token("admin", [3; 32], 1_000).await.unwrap();
+        catalog.insert_plugin(plugin("redis")).await.unwrap();
         catalog
     }
 
@@ -134,6 +140,14 @@ mod tests {
         let error = reborn.insert_instance(instance("u3", "gone"), false).await.unwrap_err();
         assert!(matches!(error, Error::NameUsed { .. }), "{error}");
         assert_eq!(reborn.meta("mode").await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_from_before_plugins_were_installed_is_read() {
+        let mut text = serde_json::to_value(lived_in().await.export(&[]).await.unwrap()).unwrap();
+        text.as_object_mut().unwrap().remove("plugins").unwrap();
+        let snapshot: Snapshot = serde_json::from_value(text).unwrap();
+        assert_eq!((snapshot.plugins.len(), snapshot.targets.len()), (0, 2));
     }
 
     #[tokio::test]

@@ -1,17 +1,18 @@
 //! The appliance's state, and how it starts: data directory, keys, catalog, plugins, primary target, healing, queue.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_catalog::{Catalog, TargetRow};
 use holdfast_repository::{Keyring, Repository, SharedKeyring, UnlockKey};
-use holdfast_sandbox::{Plugin, Runtime, RuntimeOptions};
+use holdfast_sandbox::{Limits, RuntimeOptions};
 use tokio::sync::OnceCell;
 
 use crate::data_dir::DataDir;
 use crate::jobs::Queue;
+use crate::plugins::Plugins;
 use crate::{Appliance, Error, clock, targets, tokens};
 
 /// How an appliance starts.
@@ -27,6 +28,8 @@ pub struct Options {
     pub primary_site: Option<String>,
     /// Backups, restores and verifications that run side by side.
     pub workers: usize,
+    /// Bounds on every run of a plugin.
+    pub limits: Limits,
 }
 
 /// What all operations and jobs share.
@@ -70,7 +73,13 @@ impl Appliance {
             (keyring, unlock)
         };
         let catalog = Catalog::open(&data.catalog()).await?;
-        let plugins = Plugins::load(&data, &keyring, &options.components).await?;
+        let runtime = RuntimeOptions {
+            cache_directory: data.compiled_code(),
+            cache_key: keyring.derive("compiled code"),
+            limits: options.limits,
+        };
+        let plugins = Plugins::load(runtime, &options.components).await?;
+        plugins.load_installed(&data, catalog.plugins().await?).await?;
         let recovered = catalog.meta(MODE).await?.is_some_and(|mode| mode == RECOVERED.as_bytes());
         let state = Arc::new(State {
             data,
@@ -215,64 +224,4 @@ impl State {
 /// The highest epoch that a target's heads know.
 pub(crate) async fn newest_epoch(repository: &Repository) -> Result<u64, Error> {
     Ok(repository.newest_heads().await?.iter().map(|head| head.epoch).max().unwrap_or(0))
-}
-
-/// The plugins that came with the binary, by engine.
-pub(crate) struct Plugins {
-    runtime: Runtime,
-    by_engine: BTreeMap<String, Plugin>,
-}
-
-impl Plugins {
-    async fn load(data: &DataDir, keyring: &Keyring, components: &[Arc<[u8]>]) -> Result<Self, Error> {
-        Self::load_with(
-            RuntimeOptions { cache_directory: data.compiled_code(), cache_key: keyring.derive("compiled code") },
-            components,
-        )
-        .await
-    }
-
-    /// Loads every component; two for one engine are a mistake of the build.
-    pub(crate) async fn load_with(options: RuntimeOptions, components: &[Arc<[u8]>]) -> Result<Self, Error> {
-        let runtime = Runtime::new(options)?;
-        let mut by_engine = BTreeMap::new();
-        for component in components {
-            let plugin = runtime.load(component.clone()).await?;
-            by_engine.insert(plugin.description().engine.clone(), plugin);
-        }
-        Ok(Self { runtime, by_engine })
-    }
-
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Plugin> {
-        self.by_engine.values()
-    }
-
-    /// The plugin for an engine.
-    pub(crate) fn of_engine(&self, engine: &str) -> Result<&Plugin, Error> {
-        self.by_engine.get(engine).ok_or_else(|| {
-            let known = || self.by_engine.keys().map(String::as_str);
-            let hint = match crate::names::nearest(engine, known()) {
-                Some(near) => format!("Did you mean '{near}'?"),
-                None if self.by_engine.is_empty() => {
-                    "This binary was built without plugins; build it with `cargo xtask build`.".to_owned()
-                }
-                None => format!("There are plugins for: {}.", known().collect::<Vec<_>>().join(", ")),
-            };
-            Error::invalid("unknown-engine", format!("there is no plugin for the engine '{engine}'")).hint(hint)
-        })
-    }
-
-    /// The plugin that can read a backup: the installed one of its engine, else the component that lies beside the backup.
-    pub(crate) async fn for_backup(
-        &self,
-        engine: &str,
-        repository: &Repository,
-        component: holdfast_repository::Digest,
-    ) -> Result<Plugin, Error> {
-        if let Some(plugin) = self.by_engine.get(engine) {
-            return Ok(plugin.clone());
-        }
-        let bytes = repository.component(component).await?;
-        Ok(self.runtime.load(bytes.into()).await?)
-    }
 }

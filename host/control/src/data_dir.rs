@@ -4,15 +4,17 @@
 //! lock           held while an appliance runs        unlock.key   opens the keyring (0600)
 //! keyring        every long-lived secret, sealed     catalog.db   SQLite
 //! admin-token    made once (0600)                    repository/  the primary target by default
+//! plugins/       installed components, DIGEST.wasm   cache/       compiled code, authenticated
 //! ```
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind as IoKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use holdfast_repository::{Keyring, UnlockKey};
+use holdfast_repository::{Digest, Keyring, UnlockKey};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use zeroize::Zeroizing;
 
@@ -105,6 +107,47 @@ impl DataDir {
         write_durably(&self.path.join("keyring"), &keyring.seal(unlock))
     }
 
+    /// Makes an installed component durable.
+    pub(crate) fn write_component(&self, digest: Digest, component: &[u8]) -> Result<(), Error> {
+        make_directory(&self.components())?;
+        sync_directory(&self.path)?;
+        write_durably(&self.component(digest), component)
+    }
+
+    pub(crate) fn read_component(&self, digest: Digest) -> Result<Vec<u8>, Error> {
+        read(&self.component(digest))
+    }
+
+    /// Removes an installed component, if it is there.
+    pub(crate) fn remove_component(&self, digest: Digest) -> Result<(), Error> {
+        remove(&self.component(digest))
+    }
+
+    /// Removes every component but these: what a crash left between a component and its row.
+    pub(crate) fn keep_components(&self, kept: &BTreeSet<Digest>) -> Result<(), Error> {
+        let directory = self.components();
+        let kept: BTreeSet<PathBuf> = kept.iter().map(|digest| self.component(*digest)).collect();
+        let entries = match std::fs::read_dir(&directory) {
+            Err(error) if error.kind() == IoKind::NotFound => return Ok(()),
+            entries => entries.map_err(|e| Error::file("listing", &directory, e))?,
+        };
+        for entry in entries {
+            let path = entry.map_err(|e| Error::file("listing", &directory, e))?.path();
+            if !kept.contains(&path) {
+                remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn components(&self) -> PathBuf {
+        self.path.join("plugins")
+    }
+
+    fn component(&self, digest: Digest) -> PathBuf {
+        self.components().join(format!("{digest}.wasm"))
+    }
+
     pub(crate) fn admin_token_path(&self) -> PathBuf {
         self.path.join("admin-token")
     }
@@ -129,6 +172,17 @@ pub(crate) fn is_empty(path: &Path) -> Result<bool, Error> {
 /// Makes a directory and its parents, readable by its owner only.
 pub(crate) fn make_directory(path: &Path) -> Result<(), Error> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| Error::file("making", path, e))
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != IoKind::NotFound => Err(Error::file("removing", path, error)),
+        _ => Ok(()),
+    }
+}
+
+fn sync_directory(path: &Path) -> Result<(), Error> {
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(|e| Error::file("syncing", path, e))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
@@ -176,6 +230,22 @@ mod tests {
         let storage = holdfast_storage::open(&data.default_primary(), &Default::default()).unwrap();
         storage.put("probe", "x".into()).await.unwrap();
         assert!(path.join("repository/probe").exists());
+    }
+
+    #[test]
+    fn components_that_are_not_installed_are_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let data = DataDir::open(parent.path()).unwrap();
+        let [kept, left] = [&b"kept"[..], b"left by a crash"].map(|component| {
+            let digest = Digest::of(component);
+            data.write_component(digest, component).unwrap();
+            digest
+        });
+        std::fs::write(parent.path().join("plugins/half.new"), "x").unwrap();
+        data.keep_components(&BTreeSet::from([kept])).unwrap();
+        assert_eq!(data.read_component(kept).unwrap(), b"kept");
+        assert_eq!(std::fs::read_dir(parent.path().join("plugins")).unwrap().count(), 1);
+        data.remove_component(left).unwrap();
     }
 
     #[test]

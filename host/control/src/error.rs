@@ -144,14 +144,26 @@ impl From<holdfast_sandbox::Failure> for Error {
                 "plugin-crashed".to_owned(),
                 Some("This is a fault of the plugin; the job's log holds what it said last.".to_owned()),
             ),
-            Failure::Limit { limit, .. } => (
-                ErrorKind::Unprocessable,
-                "plugin-limit".to_owned(),
-                Some(format!("The job was stopped by its limit `{limit}`; nothing else was affected.")),
-            ),
+            Failure::Limit { limit, .. } => {
+                (ErrorKind::Unprocessable, "plugin-limit".to_owned(), Some(limit_hint(limit)))
+            }
             Failure::Cancelled => (ErrorKind::Unprocessable, "cancelled".to_owned(), None),
-            Failure::Unusable(_) => (ErrorKind::Unprocessable, "plugin-unusable".to_owned(), None),
+            Failure::Unusable(_) => (
+                ErrorKind::Unprocessable,
+                "plugin-unusable".to_owned(),
+                Some("A plugin is a WebAssembly component of the world `engine` of holdfast:engine; `wit/README.md` says how to build one.".to_owned()),
+            ),
         };
         Self { kind, code, message, hint, source: None }
+    }
+}
+
+/// How an operator gives more of what a plugin had too little of, if that is theirs to give.
+fn limit_hint(limit: &str) -> String {
+    match limit {
+        "memory" | "wall" | "cpu" | "idle" | "output" => format!(
+            "Nothing else was affected. If the work truly needs more, raise `{limit}` in [limits] of holdfast.toml and restart."
+        ),
+        _ => "Nothing else was affected. This limit is fixed: report the plugin to its author.".to_owned(),
     }
 }

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::appliance::State;
 use crate::jobs::{self, Silent};
 use crate::names::{InstanceName, check_part};
-use crate::resources::{CreateInstance, Instance, InstanceCheck, Page, PluginInfo, Problem, SecretText};
+use crate::resources::{CreateInstance, Instance, InstanceCheck, Page, Problem, SecretText};
 use crate::{Appliance, Error, ErrorKind, ListQuery, Principal, backups, clock, settings, targets, views};
 
 impl Appliance {
@@ -72,7 +72,7 @@ impl Appliance {
         let row = find(state, name).await?;
         let plugin = state.plugins.of_engine(&row.engine)?;
         let watch = Watch { events: std::sync::Arc::new(Silent), cancel: tokio_util::sync::CancellationToken::new() };
-        match plugin.run(Call::Probe, grants(state, &row, plugin)?, watch).await {
+        match plugin.run(Call::Probe, grants(state, &row, &plugin)?, watch).await {
             Ok(document) => check_from(document),
             Err(failure) => Ok(unreachable(failure.into())),
         }
@@ -93,11 +93,6 @@ impl Appliance {
         state.catalog.remove_instance(&row.uid, clock::now_ms()).await?;
         state.audit(who, "instance.remove", &name.to_string()).await?;
         jobs::export::soon(state).await
-    }
-
-    /// The plugins that are loaded.
-    pub async fn plugins(&self) -> Vec<PluginInfo> {
-        self.0.plugins.all().map(views::plugin).collect()
     }
 
     async fn view_instance(&self, row: InstanceRow) -> Result<Instance, Error> {
@@ -125,7 +120,8 @@ pub(crate) async fn find(state: &State, name: &InstanceName) -> Result<InstanceR
 /// What a job on this instance may touch, its secrets opened.
 pub(crate) fn grants(state: &State, row: &InstanceRow, plugin: &Plugin) -> Result<Grants, Error> {
     let secrets = open_secrets(&state.keyring.current(), &format!("instance/{}", row.uid), &row.secrets)?;
-    settings::grants(plugin.description(), &row.settings, secrets)
+    let granted = settings::grants(plugin.description(), &row.settings, secrets)?;
+    Ok(Grants { limits: state.plugins.limits(), ..granted })
 }
 
 /// Seals secrets for their row; `context` and key are bound in.

@@ -13,6 +13,7 @@ mod instances;
 mod jobs;
 mod keys;
 mod names;
+mod plugins;
 mod recovery;
 mod repository;
 pub mod resources;
@@ -27,7 +28,9 @@ use std::sync::Arc;
 
 pub use appliance::Options;
 pub use error::{Error, ErrorKind};
+pub use holdfast_sandbox::{COMPONENT_BYTES_MAX, Limits};
 pub use names::{InstanceName, nearest};
+pub use plugins::Installed;
 pub use recovery::{OfflineRestore, RecoverRequest, Recovered, recover, restore_offline};
 
 /// The appliance: all operations. Cheap to clone.

@@ -10,17 +10,18 @@ use holdfast_catalog::{
     BackupRow, BackupState, Catalog, CopyRow, CopyState, InstanceRow, SNAPSHOT_VERSION, Snapshot, TargetRole,
 };
 use holdfast_repository::{
-    BackupRecord, DomainId, Keyring, RecoveryKit, Repository, SharedKeyring, WriterId, recover_keyring,
+    BackupReader, BackupRecord, DomainId, Keyring, RecoveryKit, Repository, SharedKeyring, WriterId, recover_keyring,
 };
-use holdfast_sandbox::{RuntimeOptions, Watch};
+use holdfast_sandbox::{Limits, RuntimeOptions, Watch};
 use holdfast_storage::{Settings, Storage};
 use serde::Serialize;
 
-use crate::appliance::{MODE, Plugins, RECOVERED};
+use crate::appliance::{MODE, RECOVERED};
 use crate::data_dir::DataDir;
 use crate::destination::Directories;
 use crate::instances::seal_secrets;
 use crate::names::backup_reference;
+use crate::plugins::Plugins;
 use crate::resources::{CreateRestore, Verified};
 use crate::targets::{new_row, place};
 use crate::{Error, clock, jobs};
@@ -114,15 +115,18 @@ impl Opened {
         Ok(records)
     }
 
-    /// The newest export of the catalog that can be read.
-    async fn snapshot(&self) -> Result<Option<Snapshot>, Error> {
+    /// The newest export of the catalog that can be read, with its reader.
+    async fn snapshot(&self) -> Result<Option<(Snapshot, BackupReader)>, Error> {
         let system = self.keyring.current().system_domain();
         let mut exports = self.repository.backups(system).await?;
         exports.sort_by_key(|record| std::cmp::Reverse((record.finished_ms, record.backup)));
         for record in exports {
-            let read = async { jobs::export::read(&self.repository.open_backup(system, record.backup).await?).await };
+            let read = async {
+                let reader = self.repository.open_backup(system, record.backup).await?;
+                Ok::<_, Error>((jobs::export::read(&reader).await?, reader))
+            };
             match read.await {
-                Ok(snapshot) => return Ok(Some(snapshot)),
+                Ok(found) => return Ok(Some(found)),
                 Err(error) => {
                     tracing::warn!(export = %record.name, %error, "this export of the catalog cannot be read, an older one is tried")
                 }
@@ -136,12 +140,16 @@ impl Opened {
 pub async fn recover(request: RecoverRequest) -> Result<Recovered, Error> {
     let opened = Opened::open(&request.from, &request.settings, &request.kit, request.trust_keyring).await?;
     let records = opened.records().await?;
-    let snapshot = opened.snapshot().await?;
-    let source = if snapshot.is_some() { "catalog export" } else { "heads" }.to_owned();
+    let export = opened.snapshot().await?;
+    let source = if export.is_some() { "catalog export" } else { "heads" }.to_owned();
     let keyring = opened.keyring.current();
 
     let data = DataDir::create(&request.data_dir)?;
-    let snapshot = reborn(snapshot.unwrap_or_else(empty), &records, &request, &data, &keyring);
+    let snapshot = match export {
+        Some((snapshot, reader)) => with_components(snapshot, &reader, &data).await?,
+        None => empty(),
+    };
+    let snapshot = reborn(snapshot, &records, &request, &data, &keyring);
     let recovered = Recovered {
         repository: keyring.repository().to_string(),
         instances: snapshot.instances.iter().filter(|row| row.removed_ms.is_none()).count() as u64,
@@ -155,6 +163,24 @@ pub async fn recover(request: RecoverRequest) -> Result<Recovered, Error> {
     // The keyring goes last: without it `serve` refuses the directory.
     data.write_keyring(&keyring, &data.unlock_key()?)?;
     Ok(recovered)
+}
+
+/// Puts the components of installed plugins in their place; a plugin whose component the export lacks is left out.
+async fn with_components(mut snapshot: Snapshot, reader: &BackupReader, data: &DataDir) -> Result<Snapshot, Error> {
+    let mut plugins = Vec::new();
+    for plugin in snapshot.plugins {
+        match jobs::export::read_component(reader, &plugin).await {
+            Ok((digest, component)) => {
+                data.write_component(digest, &component)?;
+                plugins.push(plugin);
+            }
+            Err(error) => {
+                tracing::warn!(plugin = plugin.name, %error, "an installed plugin is not recovered: install it again")
+            }
+        }
+    }
+    snapshot.plugins = plugins;
+    Ok(snapshot)
 }
 
 async fn heads(repository: &Repository) -> Result<Vec<RecoveredHead>, Error> {
@@ -179,6 +205,7 @@ fn empty() -> Snapshot {
         backups: Vec::new(),
         copies: Vec::new(),
         tokens: Vec::new(),
+        plugins: Vec::new(),
     }
 }
 
@@ -368,12 +395,15 @@ pub async fn restore_offline(request: OfflineRestore, watch: Watch) -> Result<se
     let reader = opened.repository.open_backup(domain, record.backup).await?;
     // Compiled code is kept beside nothing that lasts.
     let cache = std::env::temp_dir().join(format!("holdfast-{}", WriterId::random()));
-    let options =
-        RuntimeOptions { cache_directory: cache.clone(), cache_key: opened.keyring.current().derive("compiled code") };
-    let plugins = Plugins::load_with(options, &request.components).await?;
+    let options = RuntimeOptions {
+        cache_directory: cache.clone(),
+        cache_key: opened.keyring.current().derive("compiled code"),
+        limits: Limits::default(),
+    };
+    let plugins = Plugins::load(options, &request.components).await?;
     let plugin = plugins.for_backup(&record.engine, &opened.repository, reader.component()).await;
     let restored = match plugin {
-        Ok(plugin) => jobs::restore::write(&plugin, reader, &directories, watch).await,
+        Ok(plugin) => jobs::restore::write(&plugin, reader, &directories, plugins.limits(), watch).await,
         Err(error) => Err(error),
     };
     if let Err(error) = std::fs::remove_dir_all(&cache) {

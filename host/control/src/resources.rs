@@ -468,7 +468,13 @@ pub struct PluginInfo {
     pub name: String,
     pub version: String,
     pub engine: String,
+    /// BLAKE3 of the component.
     pub digest: String,
+    /// `built-in` or `installed`.
+    pub origin: String,
+    pub installed_at: Option<String>,
+    /// The interfaces that it asks for.
+    pub imports: Vec<String>,
     /// The plugin's own description document.
     pub description: serde_json::Value,
 }

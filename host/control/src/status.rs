@@ -65,6 +65,7 @@ impl Appliance {
                 );
             }
         }
+        problems.extend(state.plugins.problems());
         Ok(problems)
     }
 }

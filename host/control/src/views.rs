@@ -6,9 +6,10 @@ use holdfast_catalog::{
     BackupRow, BackupState, CopyRow, CopyState, InstanceRow, JobRow, JobState, TargetCounts, TargetRow,
 };
 use holdfast_repository::Verification;
-use holdfast_sandbox::{Description, Plugin};
+use holdfast_sandbox::Description;
 
 use crate::clock;
+use crate::plugins::Loaded;
 use crate::resources::{
     Backup, BackupStatus, Instance, InstanceStatus, Job, JobError, PluginInfo, Progress, SiteCopy, Target,
     TargetStatus, Verified,
@@ -24,13 +25,16 @@ pub(crate) fn plugin_name(description: &Description) -> String {
     format!("{}@{}", description.name, description.version)
 }
 
-pub(crate) fn plugin(plugin: &Plugin) -> PluginInfo {
+pub(crate) fn plugin(Loaded { plugin, installed_ms }: &Loaded) -> PluginInfo {
     let description = plugin.description();
     PluginInfo {
         name: description.name.clone(),
         version: description.version.clone(),
         engine: description.engine.clone(),
         digest: plugin.digest().to_string(),
+        origin: if installed_ms.is_some() { "installed" } else { "built-in" }.to_owned(),
+        installed_at: installed_ms.map(clock::text),
+        imports: plugin.imports().to_vec(),
         description: serde_json::to_value(description).unwrap_or_default(),
     }
 }

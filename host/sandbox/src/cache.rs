@@ -5,7 +5,7 @@
 //! compiled anew and overwritten.
 
 use std::hash::{Hash, Hasher};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,7 +14,7 @@ use wasmtime::Engine as WasmEngine;
 use wasmtime::component::Component;
 use zeroize::Zeroizing;
 
-use crate::{Failure, RuntimeOptions};
+use crate::Failure;
 
 pub(crate) struct Cache {
     directory: PathBuf,
@@ -24,12 +24,11 @@ pub(crate) struct Cache {
 const MAC: usize = blake3::OUT_LEN;
 
 impl Cache {
-    pub(crate) fn open(options: RuntimeOptions) -> Result<Self, Failure> {
-        let directory = options.cache_directory;
+    pub(crate) fn open(directory: PathBuf, key: [u8; 32]) -> Result<Self, Failure> {
         std::fs::create_dir_all(&directory).map_err(|error| {
             Failure::host("cache-unavailable", format!("cannot create {}: {error}", directory.display()))
         })?;
-        Ok(Self { directory, key: Zeroizing::new(options.cache_key) })
+        Ok(Self { directory, key: Zeroizing::new(key) })
     }
 
     /// The compiled component: from the cache if what lies there is ours, else compiled and put there.
@@ -45,6 +44,16 @@ impl Cache {
             tracing::warn!(file = %file.display(), "cannot keep compiled code: {error:#}");
         }
         Ok(component)
+    }
+
+    /// Removes what is kept for a component, if anything is.
+    pub(crate) fn remove(&self, digest: Digest) {
+        let file = self.directory.join(digest.to_string());
+        if let Err(error) = std::fs::remove_file(&file)
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!(file = %file.display(), "cannot remove compiled code: {error}");
+        }
     }
 
     #[allow(unsafe_code)]
@@ -121,8 +130,7 @@ mod tests {
             Self { directory, engine: WasmEngine::default(), digest: Digest::of(EMPTY) }
         }
         fn cache(&self, key: u8) -> Cache {
-            Cache::open(RuntimeOptions { cache_directory: self.directory.path().to_owned(), cache_key: [key; 32] })
-                .expect("opens")
+            Cache::open(self.directory.path().to_owned(), [key; 32]).expect("opens")
         }
         fn file(&self) -> PathBuf {
             self.directory.path().join(self.digest.to_string())

@@ -67,12 +67,14 @@ impl Description {
     pub(crate) fn parse(document: serde_json::Value) -> Result<Self, Failure> {
         let description: Self = serde_json::from_value(document)
             .map_err(|error| Failure::Unusable(format!("its description is not as it must be: {error}")))?;
-        for (field, value) in
-            [("name", &description.name), ("version", &description.version), ("engine", &description.engine)]
-        {
-            if !is_token(value) {
-                return Err(Failure::Unusable(format!("its {field} must be 1 to 64 of a-z, 0-9, '-', '.', '+', '_'")));
+        for (field, value) in [("name", &description.name), ("engine", &description.engine)] {
+            if !is_name(value) {
+                let rule = "1 to 64 of a-z, 0-9, '-', '.', '_', and begin with a letter or a digit";
+                return Err(Failure::Unusable(format!("its {field} must be {rule}")));
             }
+        }
+        if !is_version(&description.version) {
+            return Err(Failure::Unusable("its version must be 1 to 64 of a-z, 0-9, '-', '.', '+', '_'".to_owned()));
         }
         if description.methods.is_empty() || description.methods.iter().any(|method| method.types.is_empty()) {
             return Err(Failure::Unusable("it must have at least one method, and each method a type".to_owned()));
@@ -81,8 +83,12 @@ impl Description {
     }
 }
 
-/// Names go into file names, labels and command lines, so they stay plain.
-fn is_token(value: &str) -> bool {
+/// Names go into file names, paths of the API and command lines, so they stay plain.
+fn is_name(value: &str) -> bool {
+    value.starts_with(|first: char| first.is_ascii_alphanumeric()) && is_version(value) && !value.contains('+')
+}
+
+fn is_version(value: &str) -> bool {
     (1..=64).contains(&value.len())
         && value.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'+' | b'_'))
 }
@@ -103,7 +109,13 @@ mod tests {
     #[test]
     fn unknown_fields_are_ignored_and_names_are_checked() {
         assert_eq!(Description::parse(document()).expect("valid").engine, "demo");
-        for (field, value) in [("name", json!("")), ("engine", json!("../up")), ("methods", json!([]))] {
+        for (field, value) in [
+            ("name", json!("")),
+            ("name", json!("..")),
+            ("engine", json!("../up")),
+            ("version", json!("1 2")),
+            ("methods", json!([])),
+        ] {
             let mut bad = document();
             bad[field] = value;
             assert!(matches!(Description::parse(bad), Err(Failure::Unusable(_))), "{field}");

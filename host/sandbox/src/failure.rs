@@ -24,7 +24,7 @@ pub enum Failure {
     /// The guest went past one of its [`crate::Limits`].
     #[error("the plugin exceeded its limit: {limit} ({detail})")]
     Limit {
-        /// A name that operators find in the documentation: `memory`, `wall-time`, `cpu`, `idle`, `output`, `handles`,
+        /// A name that operators find in the documentation: `memory`, `wall`, `cpu`, `idle`, `output`, `handles`,
         /// `host-call` or `table`.
         limit: &'static str,
         /// The bound that was set, and what went past it.

@@ -100,7 +100,7 @@ impl Guard {
     }
 
     fn out_of_time(&self) -> Stop {
-        Stop::Limit { limit: "wall-time", detail: format!("it may run for {} s", self.wall.as_secs()) }
+        Stop::Limit { limit: "wall", detail: format!("it may run for {} s", self.wall.as_secs()) }
     }
 }
 
@@ -125,7 +125,7 @@ mod tests {
         assert!(matches!(idle.wait_for_peer(pending::<()>()).await, Err(Stop::Limit { limit: "idle", .. })));
 
         let (wall, _cancel) = guard(Limits { wall: short, idle: Duration::MAX, ..Limits::default() });
-        assert!(matches!(wall.wait_for_peer(pending::<()>()).await, Err(Stop::Limit { limit: "wall-time", .. })));
+        assert!(matches!(wall.wait_for_peer(pending::<()>()).await, Err(Stop::Limit { limit: "wall", .. })));
     }
 
     #[tokio::test]

@@ -33,5 +33,5 @@ pub use failure::Failure;
 pub use grants::{Destination, Grants, Member, TlsMode, TlsPolicy};
 pub use limits::Limits;
 pub use plugin::{Call, Plugin};
-pub use runtime::{Runtime, RuntimeOptions};
+pub use runtime::{COMPONENT_BYTES_MAX, Runtime, RuntimeOptions};
 pub use voice::{Events, Watch};

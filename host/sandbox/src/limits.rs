@@ -40,7 +40,7 @@ impl Default for Limits {
             table_elements: 100_000,
             handles: 1_024,
             hostcall_bytes: 1 << 20,
-            output_bytes: u64::MAX / 2,
+            output_bytes: 16 << 40,
             wall: Duration::from_secs(24 * 60 * 60),
             cpu: Duration::from_secs(10),
             idle: Duration::from_secs(5 * 60),

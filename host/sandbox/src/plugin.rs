@@ -5,6 +5,7 @@ use std::sync::Arc;
 use holdfast_repository::Digest;
 
 use crate::imports::EnginePre;
+use crate::runtime::Prepared;
 use crate::state::State;
 use crate::{Description, Failure, Grants, Watch, run};
 
@@ -17,6 +18,7 @@ pub struct Plugin {
 struct Loaded {
     pre: EnginePre<State>,
     digest: Digest,
+    imports: Vec<String>,
     component: Arc<[u8]>,
     description: Description,
 }
@@ -35,13 +37,19 @@ pub enum Call {
 }
 
 impl Plugin {
-    pub(crate) fn new(pre: EnginePre<State>, digest: Digest, component: Arc<[u8]>, description: Description) -> Self {
-        Self { loaded: Arc::new(Loaded { pre, digest, component, description }) }
+    pub(crate) fn new(prepared: Prepared, component: Arc<[u8]>, description: Description) -> Self {
+        let Prepared { pre, digest, imports } = prepared;
+        Self { loaded: Arc::new(Loaded { pre, digest, imports, component, description }) }
     }
 
     /// What the plugin said of itself when it was loaded.
     pub fn description(&self) -> &Description {
         &self.loaded.description
+    }
+
+    /// The interfaces that the component imports, such as `holdfast:engine/archive@1.0.0`.
+    pub fn imports(&self) -> &[String] {
+        &self.loaded.imports
     }
 
     /// Digest of the component's bytes.

@@ -23,6 +23,8 @@ use crate::{Call, Events, Failure, Grants, Limits, Watch};
 
 /// How long after its end is due a guest is given to come out of a host call by itself.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long a plugin may take to describe itself.
+const DESCRIBING: Duration = Duration::from_secs(30);
 /// Bytes kept of a guest's error message, hint or code.
 const MESSAGE: usize = 8 << 10;
 
@@ -46,8 +48,8 @@ pub(crate) async fn call(
 }
 
 /// Calls `describe`, which depends on nothing and so gets nothing.
-pub(crate) async fn describe(pre: EnginePre<State>) -> Result<serde_json::Value, Failure> {
-    let limits = Limits { wall: Duration::from_secs(30), ..Limits::default() };
+pub(crate) async fn describe(pre: EnginePre<State>, limits: Limits) -> Result<serde_json::Value, Failure> {
+    let limits = Limits { wall: limits.wall.min(DESCRIBING), ..limits };
     let watch = Watch { events: Arc::new(Silence), cancel: CancellationToken::new() };
     on_own_thread(pre, Grants { limits, ..Grants::default() }, watch, async |engine, store| {
         engine.holdfast_engine_plugin().call_describe(store).await.map(Ok)

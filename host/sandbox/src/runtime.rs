@@ -12,7 +12,7 @@ use crate::cache::Cache;
 use crate::imports::{self, EnginePre};
 use crate::plugin::Plugin;
 use crate::state::State;
-use crate::{Description, Failure};
+use crate::{Description, Failure, Limits};
 
 /// The WASM engine, its epoch clock and the authenticated cache of compiled code. One for each process.
 #[derive(Clone)]
@@ -24,20 +24,23 @@ struct Shared {
     engine: WasmEngine,
     linker: Linker<State>,
     cache: Cache,
+    limits: Limits,
 }
 
-/// Where compiled code is kept, and what authenticates it before it is loaded.
+/// Where compiled code is kept, what authenticates it before it is loaded, and what loading a plugin may take.
 pub struct RuntimeOptions {
     /// Created if it is missing.
     pub cache_directory: PathBuf,
     /// Secret of this appliance: who knows it can have code run in the host.
     pub cache_key: [u8; 32],
+    /// Bounds on `describe`, which is given half a minute at most.
+    pub limits: Limits,
 }
 
 /// How often guest code is looked at; every bound on its time is a multiple of this.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
-/// Compiling takes memory and time in proportion to the component.
-const LARGEST_COMPONENT: usize = 64 << 20;
+/// Bytes of the largest component that is loaded: compiling takes memory and time in proportion to it.
+pub const COMPONENT_BYTES_MAX: usize = 64 << 20;
 
 impl Runtime {
     /// Starts the engine and its clock. Errors: the cache directory cannot be made; the machine is not supported.
@@ -50,36 +53,62 @@ impl Runtime {
         let engine = WasmEngine::new(&config).map_err(unsupported)?;
         let linker = imports::linker(&engine).map_err(unsupported)?;
         start_clock(&engine)?;
-        let cache = Cache::open(options)?;
-        Ok(Self { shared: Arc::new(Shared { engine, linker, cache }) })
+        let RuntimeOptions { cache_directory, cache_key, limits } = options;
+        let cache = Cache::open(cache_directory, cache_key)?;
+        Ok(Self { shared: Arc::new(Shared { engine, linker, cache, limits }) })
     }
 
     /// Compiles a component (or takes it from the cache), checks its imports, and asks it to describe itself.
     ///
     /// Errors: [`Failure::Unusable`] names what is wrong with it; any other means that `describe` itself failed.
     pub async fn load(&self, component: Arc<[u8]>) -> Result<Plugin, Failure> {
-        if component.len() > LARGEST_COMPONENT {
-            return Err(Failure::Unusable(format!("it has more than {} MiB", LARGEST_COMPONENT >> 20)));
+        if component.len() > COMPONENT_BYTES_MAX {
+            return Err(Failure::Unusable(format!("it has more than {} MiB", COMPONENT_BYTES_MAX >> 20)));
+        }
+        if let Some(objection) = objection(&component) {
+            return Err(Failure::Unusable(objection.to_owned()));
         }
         let (shared, bytes) = (self.shared.clone(), component.clone());
-        let (digest, pre) = tokio::task::spawn_blocking(move || shared.prepare(&bytes))
+        let prepared = tokio::task::spawn_blocking(move || shared.prepare(&bytes))
             .await
             .map_err(|error| Failure::host("internal", format!("compiling a plugin ended early: {error}")))??;
-        let described = crate::run::describe(pre.clone()).await?;
-        Ok(Plugin::new(pre, digest, component, Description::parse(described)?))
+        let described = crate::run::describe(prepared.pre.clone(), self.shared.limits.clone()).await?;
+        Ok(Plugin::new(prepared, component, Description::parse(described)?))
+    }
+
+    /// Forgets the compiled code of a component that will not be loaded again.
+    pub fn forget(&self, digest: Digest) {
+        self.shared.cache.remove(digest);
     }
 }
 
+/// A component that is compiled and linked, and has said nothing yet.
+pub(crate) struct Prepared {
+    pub(crate) pre: EnginePre<State>,
+    pub(crate) digest: Digest,
+    pub(crate) imports: Vec<String>,
+}
+
 impl Shared {
-    fn prepare(&self, bytes: &[u8]) -> Result<(Digest, EnginePre<State>), Failure> {
+    fn prepare(&self, bytes: &[u8]) -> Result<Prepared, Failure> {
         let digest = Digest::of(bytes);
         let component = self.cache.load(&self.engine, digest, bytes)?;
-        imports::check(&component, &self.engine)?;
-        Ok((digest, self.link(&component).map_err(|error| Failure::Unusable(format!("{error:#}")))?))
+        let imports = imports::check(&component, &self.engine)?;
+        let pre = self.link(&component).map_err(|error| Failure::Unusable(format!("{error:#}")))?;
+        Ok(Prepared { pre, digest, imports })
     }
 
     fn link(&self, component: &Component) -> wasmtime::Result<EnginePre<State>> {
         EnginePre::new(self.linker.instantiate_pre(component)?)
+    }
+}
+
+/// Why bytes are no component at all, in words that say which mistake it is.
+fn objection(bytes: &[u8]) -> Option<&'static str> {
+    match bytes.get(..8) {
+        Some(b"\0asm\x0d\0\x01\0") => None,
+        Some(b"\0asm\x01\0\0\0") => Some("it is a core module, not a component"),
+        _ => Some("it is not a WebAssembly component"),
     }
 }
 

@@ -20,7 +20,7 @@ mod shown;
 mod status;
 mod takeover;
 mod target;
-mod values;
+pub mod values;
 mod wait;
 mod yaml;
 

@@ -274,15 +274,33 @@ impl Shown for CheckReport {
 }
 
 impl Shown for PluginInfo {
-    const HEADINGS: &'static [&'static str] = &["name", "version", "engine", "digest"];
+    const HEADINGS: &'static [&'static str] = &["name", "version", "engine", "origin", "digest"];
 
     fn cells(&self) -> Vec<String> {
-        vec![self.name.clone(), self.version.clone(), self.engine.clone(), self.digest.clone()]
+        vec![self.name.clone(), self.version.clone(), self.engine.clone(), self.origin.clone(), self.digest.clone()]
     }
 
     fn name(&self) -> String {
         self.name.clone()
     }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        let mut details: Vec<_> = Self::HEADINGS.iter().copied().zip(self.cells()).collect();
+        details.push(("installed", self.installed_at.as_deref().map(time).unwrap_or_default()));
+        details.extend(described(&self.description["methods"], "name").map(|words| ("method", words)));
+        details.extend(described(&self.description["settings"], "key").map(|words| ("setting", words)));
+        details.extend(self.imports.iter().map(|import| ("asks for", import.clone())));
+        details
+    }
+}
+
+/// `name: description` of each item of a plugin's description; a secret says so.
+fn described<'a>(items: &'a serde_json::Value, name: &'a str) -> impl Iterator<Item = String> + 'a {
+    items.as_array().into_iter().flatten().map(move |item| {
+        let text = |key: &str| item[key].as_str().unwrap_or_default();
+        let secret = if item["secret"] == true { " (secret)" } else { "" };
+        format!("{}{secret}: {}", text(name), text("description"))
+    })
 }
 
 impl Shown for Recovered {

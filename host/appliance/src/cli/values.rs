@@ -89,6 +89,22 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(total))
 }
 
+/// `512KiB`, `256MiB`, `4GiB`, `16TiB`: bytes, counted in powers of 1024.
+pub fn size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("'{text}' is not a size such as 64KiB, 256MiB, 4GiB or 16TiB");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let count: u64 = text[..digits].parse().map_err(|_| wrong())?;
+    let unit: u64 = match &text[digits..] {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => return Err(wrong()),
+    };
+    count.checked_mul(unit).filter(|bytes| *bytes > 0).ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,6 +150,18 @@ mod tests {
         assert_eq!(seconds("1h30m"), Some(5_400));
         for wrong in ["", "90", "s", "5x", "-5s", "1.5h", "0s", "99999999999999999999d", "5 m", "5µ"] {
             assert_eq!(seconds(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, bytes) in
+            [("7B", 7), ("64KiB", 64 << 10), ("256MiB", 256 << 20), ("4GiB", 4 << 30), ("16TiB", 16 << 40)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for wrong in ["", "7", "B", "0MiB", "1MB", "1 MiB", "-1MiB", "99999999999999TiB", "1µB"] {
+            assert!(size(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -32,6 +32,20 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 type Connection = SendRequest<Full<Bytes>>;
 
+/// What a request carries, and as what. Without bytes it carries nothing.
+struct Body {
+    kind: &'static str,
+    bytes: Bytes,
+}
+
+impl Body {
+    const NONE: Self = Self::json(Bytes::new());
+
+    const fn json(bytes: Bytes) -> Self {
+        Self { kind: "application/json", bytes }
+    }
+}
+
 /// Speaks with one appliance.
 pub struct Client {
     endpoint: Endpoint,
@@ -53,7 +67,7 @@ impl Client {
 
     /// `GET`, beneath `/api/v1/`.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        parse(&self.ask(Method::GET, path, Bytes::new()).await?)
+        parse(&self.ask(Method::GET, path, Body::NONE).await?)
     }
 
     /// `POST` of a JSON document; `()` sends none.
@@ -61,12 +75,22 @@ impl Client {
         let body = serde_json::to_vec(body)
             .map_err(|error| Failure::failed(format!("the request cannot be written: {error}")))?;
         let body = if body == b"null" { Bytes::new() } else { Bytes::from(body) };
-        parse(&self.ask(Method::POST, path, body).await?)
+        parse(&self.ask(Method::POST, path, Body::json(body)).await?)
+    }
+
+    /// `POST` of bytes as they are.
+    pub async fn post_bytes<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        kind: &'static str,
+        bytes: Vec<u8>,
+    ) -> Result<T, Failure> {
+        parse(&self.ask(Method::POST, path, Body { kind, bytes: bytes.into() }).await?)
     }
 
     /// `DELETE`.
     pub async fn delete(&self, path: &str) -> Result<(), Failure> {
-        self.ask(Method::DELETE, path, Bytes::new()).await.map(drop)
+        self.ask(Method::DELETE, path, Body::NONE).await.map(drop)
     }
 
     /// All pages of a list, as one.
@@ -89,7 +113,7 @@ impl Client {
     /// Listens for changes, on a connection of its own.
     pub async fn changes(&self) -> Result<Changes, Failure> {
         let mut connection = self.endpoint.connect().await?;
-        let response = self.send(&mut connection, Method::GET, "events", Bytes::new()).await?;
+        let response = self.send(&mut connection, Method::GET, "events", Body::NONE).await?;
         if response.status() == StatusCode::OK {
             Ok(Changes { body: response.into_body(), _connection: connection })
         } else {
@@ -97,7 +121,7 @@ impl Client {
         }
     }
 
-    async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
+    async fn ask(&self, method: Method, path: &str, body: Body) -> Result<Bytes, Failure> {
         let mut kept = self.kept.lock().await;
         // A kept connection takes another request once it is ready; one that was closed meanwhile never is.
         let ready = match kept.take() {
@@ -124,18 +148,18 @@ impl Client {
         connection: &mut Connection,
         method: Method,
         path: &str,
-        body: Bytes,
+        body: Body,
     ) -> Result<Response<Incoming>, Failure> {
         let mut request =
             Request::builder().method(method).uri(format!("/api/v1/{path}")).header(HOST, self.endpoint.host());
         if let Some(authorization) = self.endpoint.authorization() {
             request = request.header(AUTHORIZATION, authorization);
         }
-        if !body.is_empty() {
-            request = request.header(CONTENT_TYPE, "application/json");
+        if !body.bytes.is_empty() {
+            request = request.header(CONTENT_TYPE, body.kind);
         }
         let request = request
-            .body(Full::new(body))
+            .body(Full::new(body.bytes))
             .map_err(|error| Failure::usage(format!("'{path}' cannot be asked for: {error}")))?;
         connection.send_request(request).await.map_err(|error| self.endpoint.lost(&error.to_string()))
     }

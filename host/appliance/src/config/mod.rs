@@ -1,11 +1,15 @@
 //! `DATA-DIR/holdfast.toml`: typed settings, read and checked once, at start. Unknown keys are refused, with the near name.
 
+mod limits;
+
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use holdfast_control::nearest;
 use serde::Deserialize;
+
+pub use limits::Limits;
 
 use crate::cli::Failure;
 
@@ -17,7 +21,7 @@ pub struct Config {
     pub repository: Repository,
     /// How the API is served.
     pub server: Server,
-    /// Bounds of the appliance as a whole.
+    /// Bounds of the appliance as a whole, and of every run of a plugin.
     pub limits: Limits,
 }
 
@@ -45,23 +49,9 @@ impl Default for Server {
     }
 }
 
-/// `[limits]`.
-#[derive(Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Backups, restores and verifications that run side by side.
-    pub workers: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { workers: 2 }
-    }
-}
-
 /// Every key there is, by section.
 const KEYS: [(&str, &[&str]); 3] =
-    [("repository", &["url", "site"]), ("server", &["listen"]), ("limits", &["workers"])];
+    [("repository", &["url", "site"]), ("server", &["listen"]), ("limits", limits::KEYS)];
 
 impl Config {
     /// Reads the file of a data directory; without one all is as by default.
@@ -82,10 +72,7 @@ impl Config {
         let table: toml::Table = text.parse().map_err(wrong)?;
         refuse_unknown(&table)?;
         let config: Self = toml::from_str(text).map_err(wrong)?;
-        if !(1..=64).contains(&config.limits.workers) {
-            return Err(Failure::failed(format!("{} workers are not possible", config.limits.workers))
-                .hint("`[limits] workers` is from 1 to 64."));
-        }
+        config.limits.check()?;
         Ok(config)
     }
 }
@@ -151,6 +138,9 @@ mod tests {
             "[server]\nlisten = \"here\"\n",
             "[limits]\nworkers = 0\n",
             "[limits]\nworkers = -1\n",
+            "[limits]\nmemory = \"256\"\n",
+            "[limits]\nmemory = 256\n",
+            "[limits]\nwall = \"1 hour\"\n",
             "repository = 1\n",
             "[",
         ] {

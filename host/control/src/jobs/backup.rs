@@ -44,7 +44,7 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Failed> 
     let instance =
         state.catalog.instance_by_uid(&row.instance_uid).await.map_err(Error::from)?.filter(|i| i.removed_ms.is_none());
     let instance = instance.ok_or_else(|| Error::not_found("instance-not-found", "the instance was removed"))?;
-    let plugin = state.plugins.of_engine(&row.engine)?.clone();
+    let plugin = state.plugins.of_engine(&row.engine)?;
     let parent = parent(state, &row, &primary, domain).await?;
     let started_ms = clock::now_ms();
     state.catalog.backup_started(&row.uid, "dumping", started_ms).await.map_err(Error::from)?;

@@ -1,19 +1,22 @@
-//! The export job: the catalog's rows as an ordinary backup in the system domain, so that they are at every target.
+//! The export job: the catalog's rows, and the components of installed plugins, as an ordinary backup in the system domain, so
+//! that they are at every target.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use holdfast_catalog::{Snapshot, TargetRole};
+use holdfast_catalog::{PluginRow, Snapshot, TargetRole};
 use holdfast_repository::{
-    BackupId, BackupPlan, BackupReader, BackupRecord, ContentClass, Digest, Entry, EntryKind, InstanceId,
+    BackupId, BackupPlan, BackupReader, BackupRecord, BackupWriter, ContentClass, Digest, Entry, EntryKind, InstanceId,
 };
 
 use super::{Context, JobKind};
 use crate::appliance::State;
 use crate::{Error, ErrorKind, clock, jobs, targets};
 
-/// Path of the only entry.
+/// Path of the catalog's rows.
 const ENTRY: &str = "catalog.json";
+/// Installed components lie in this directory, by digest. Those that an earlier export held take no more room.
+const COMPONENTS: &str = "plugins";
 /// Changes that come together are exported together: after instances, targets, keys.
 const SOON_MS: i64 = 1_000;
 /// After backups, whose facts are in the heads anyway.
@@ -59,12 +62,12 @@ async fn export(state: &State) -> Result<BackupRecord, Error> {
         let bytes = serde_json::to_vec(&snapshot).map_err(|error| {
             Error::new(ErrorKind::Internal, "encoding", format!("encoding the catalog failed: {error}"))
         })?;
-        write(state, &bytes).await
+        write(state, &bytes, &snapshot.plugins).await
     };
     exported.await.inspect_err(|_| state.unexported.store(true, Ordering::Release))
 }
 
-async fn write(state: &State, bytes: &[u8]) -> Result<BackupRecord, Error> {
+async fn write(state: &State, rows: &[u8], plugins: &[PluginRow]) -> Result<BackupRecord, Error> {
     let primary = state.repository(&targets::primary(state).await?).await?;
     let now = clock::now_ms();
     let backup = BackupId::random();
@@ -76,8 +79,21 @@ async fn write(state: &State, bytes: &[u8]) -> Result<BackupRecord, Error> {
         started_ms: clock::unsigned(now),
     };
     let writer = primary.begin_backup(plan).await?;
+    write_entry(&writer, ENTRY.to_owned(), now, rows).await?;
+    for plugin in plugins {
+        match plugin.digest.parse().map_err(|_| bad_digest(plugin)).and_then(|digest| state.data.read_component(digest))
+        {
+            Ok(component) => write_entry(&writer, component_path(&plugin.digest), now, &component).await?,
+            // The appliance tells of it as a problem; the rows are worth exporting all the same.
+            Err(error) => tracing::warn!(plugin = plugin.name, %error, "a plugin is exported without its component"),
+        }
+    }
+    Ok(writer.commit(record(backup, now), "{}".to_owned()).await?)
+}
+
+async fn write_entry(writer: &BackupWriter, path: String, now: i64, bytes: &[u8]) -> Result<(), Error> {
     let entry = Entry {
-        path: ENTRY.to_owned(),
+        path,
         kind: EntryKind::File,
         size: Some(bytes.len() as u64),
         mode: 0o600,
@@ -87,10 +103,20 @@ async fn write(state: &State, bytes: &[u8]) -> Result<BackupRecord, Error> {
     let mut content = writer.begin_entry(entry, ContentClass::Bytes).await?;
     content.write(bytes).await?;
     content.finish().await?;
-    Ok(writer.commit(record(backup, now, bytes.len() as u64), "{}".to_owned()).await?)
+    Ok(())
 }
 
-fn record(backup: BackupId, now: i64, bytes: u64) -> BackupRecord {
+fn component_path(digest: &str) -> String {
+    format!("{COMPONENTS}/{digest}")
+}
+
+fn bad_digest(plugin: &PluginRow) -> Error {
+    let message = format!("the component of {} is not of the digest '{}'", plugin.name, plugin.digest);
+    Error::new(ErrorKind::Internal, "bad-digest", message)
+}
+
+/// The totals are the writer's.
+fn record(backup: BackupId, now: i64) -> BackupRecord {
     BackupRecord {
         backup,
         instance: InstanceId([0; 16]),
@@ -108,8 +134,8 @@ fn record(backup: BackupId, now: i64, bytes: u64) -> BackupRecord {
         created_ms: clock::unsigned(now),
         started_ms: clock::unsigned(now),
         finished_ms: clock::unsigned(now),
-        entries: 1,
-        logical_bytes: bytes,
+        entries: 0,
+        logical_bytes: 0,
         stored_bytes: 0,
         parent: None,
         warnings: Vec::new(),
@@ -118,15 +144,26 @@ fn record(backup: BackupId, now: i64, bytes: u64) -> BackupRecord {
     }
 }
 
-/// Reads an export back.
+/// Reads the rows of an export back.
 pub(crate) async fn read(reader: &BackupReader) -> Result<Snapshot, Error> {
-    let mut content = reader.open(ENTRY, 0, None).await?;
+    serde_json::from_slice(&read_entry(reader, ENTRY).await?).map_err(|error| {
+        Error::unprocessable("bad-export", format!("the catalog's export cannot be read: {error}"))
+            .hint("It may come from a newer version; use that version to recover.")
+    })
+}
+
+/// Reads the component of an installed plugin back: its digest, and its bytes, which are of that digest.
+pub(crate) async fn read_component(reader: &BackupReader, plugin: &PluginRow) -> Result<(Digest, Vec<u8>), Error> {
+    let digest = plugin.digest.parse().map_err(|_| bad_digest(plugin))?;
+    let component = read_entry(reader, &component_path(&plugin.digest)).await?;
+    if Digest::of(&component) != digest { Err(bad_digest(plugin)) } else { Ok((digest, component)) }
+}
+
+async fn read_entry(reader: &BackupReader, path: &str) -> Result<Vec<u8>, Error> {
+    let mut content = reader.open(path, 0, None).await?;
     let mut bytes = Vec::new();
     while let Some(piece) = content.next().await? {
         bytes.extend_from_slice(&piece);
     }
-    serde_json::from_slice(&bytes).map_err(|error| {
-        Error::unprocessable("bad-export", format!("the catalog's export cannot be read: {error}"))
-            .hint("It may come from a newer version; use that version to recover.")
-    })
+    Ok(bytes)
 }

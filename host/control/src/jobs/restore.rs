@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use holdfast_repository::BackupReader;
-use holdfast_sandbox::{Call, Grants, Plugin, Watch};
+use holdfast_sandbox::{Call, Grants, Limits, Plugin, Watch};
 use serde::{Deserialize, Serialize};
 
 use super::Context;
@@ -26,7 +26,7 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
     let (repository, reader) = backups::open(state, &row, request.from.as_deref()).await?;
     let plugin = state.plugins.for_backup(&row.engine, &repository, reader.component()).await?;
     let directories = Directories::check(&request.to_directory, &request.map, request.owner.as_deref())?;
-    write(&plugin, reader, &directories, context.watch()).await
+    write(&plugin, reader, &directories, state.plugins.limits(), context.watch()).await
 }
 
 /// Restores into checked directories; if that fails, they are emptied again.
@@ -34,10 +34,11 @@ pub(crate) async fn write(
     plugin: &Plugin,
     reader: BackupReader,
     directories: &Directories,
+    limits: Limits,
     watch: Watch,
 ) -> Result<serde_json::Value, Error> {
     let (destination, _claim) = directories.claim()?;
-    let grants = Grants { current: Some(reader), destination: Some(destination), ..Grants::default() };
+    let grants = Grants { current: Some(reader), destination: Some(destination), limits, ..Grants::default() };
     let events = Arc::clone(&watch.events);
     let restored = plugin.run(Call::Restore(serde_json::json!({ "overwrite": false })), grants, watch).await;
     restored.map_err(|failure| {

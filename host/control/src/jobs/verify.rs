@@ -112,8 +112,9 @@ async fn engine(
     repository: &Repository,
     reader: BackupReader,
 ) -> Result<Answer, Error> {
-    let plugin = context.state.plugins.for_backup(&row.engine, repository, reader.component()).await?;
-    let grants = Grants { current: Some(reader), ..Grants::default() };
+    let plugins = &context.state.plugins;
+    let plugin = plugins.for_backup(&row.engine, repository, reader.component()).await?;
+    let grants = Grants { current: Some(reader), limits: plugins.limits(), ..Grants::default() };
     let document = plugin.run(Call::Verify(serde_json::json!({ "level": "engine" })), grants, context.watch()).await?;
     serde_json::from_value(document).map_err(|error| {
         Error::new(

@@ -14,6 +14,7 @@ use wasmtime::component::{Component, HasSelf, Linker};
 
 use crate::Failure;
 use crate::state::State;
+use crate::voice::harmless;
 
 mod bindings {
     //! Generated from `wit/v1`.
@@ -40,6 +41,8 @@ pub(crate) use bindings::{Engine, EnginePre};
 
 use bindings::holdfast::engine as wit;
 
+/// Bytes kept of the name of an import that is not offered.
+const NAME: usize = 256;
 const PACKAGE: &str = "holdfast:engine/";
 const VERSION: &str = "1.0.0-rc.1";
 /// The interfaces linked below.
@@ -58,14 +61,17 @@ pub(crate) fn linker(engine: &WasmEngine) -> wasmtime::Result<Linker<State>> {
     Ok(linker)
 }
 
-/// Refuses a component that imports what is not offered, naming it.
-pub(crate) fn check(component: &Component, engine: &WasmEngine) -> Result<(), Failure> {
+/// What a component imports, by name. Refuses one that imports what is not offered.
+pub(crate) fn check(component: &Component, engine: &WasmEngine) -> Result<Vec<String>, Failure> {
+    let mut imports = Vec::new();
     for (name, _) in component.component_type().imports(engine) {
         if !is_offered(name) {
+            let name = harmless(name, NAME);
             return Err(Failure::Unusable(format!("it imports {name}, which this version of Holdfast does not offer")));
         }
+        imports.push(name.to_owned());
     }
-    Ok(())
+    Ok(imports)
 }
 
 fn is_offered(import: &str) -> bool {

@@ -168,7 +168,8 @@ impl Sandbox {
 }
 
 pub fn runtime(cache: &Path) -> Runtime {
-    Runtime::new(RuntimeOptions { cache_directory: cache.to_owned(), cache_key: [1; 32] }).expect("a runtime")
+    let options = RuntimeOptions { cache_directory: cache.to_owned(), cache_key: [1; 32], limits: Limits::default() };
+    Runtime::new(options).expect("a runtime")
 }
 
 /// Keeps the lines of a job's log.

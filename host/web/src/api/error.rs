@@ -52,9 +52,9 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, ErrorKind::Invalid, code, message, hint)
     }
 
-    /// The body is longer than allowed.
-    pub(crate) fn too_large() -> Self {
-        let hint = "A request's body has at most 1 MiB.";
+    /// The body is longer than `most` bytes.
+    pub(crate) fn too_large(most: usize) -> Self {
+        let hint = format!("The body of this request has at most {} MiB.", most >> 20);
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             ErrorKind::Invalid,

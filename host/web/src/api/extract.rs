@@ -2,20 +2,24 @@
 
 use std::time::Duration;
 
-use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::IntoResponse;
 use bytes::Bytes;
-use holdfast_control::{InstanceName, ListQuery};
+use holdfast_control::{COMPONENT_BYTES_MAX, InstanceName, ListQuery};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use super::error::Problem;
 
-/// For a whole body; it is small.
+/// Longest JSON body, in bytes.
+const BODY_MAX: usize = 1 << 20;
+/// For a whole JSON body; it is small.
 const BODY_PATIENCE: Duration = Duration::from_secs(30);
+/// For a whole component, which may be large and come from afar.
+const COMPONENT_PATIENCE: Duration = Duration::from_secs(300);
 
 /// A JSON body.
 pub(crate) struct Body<T>(pub(crate) T);
@@ -24,7 +28,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        parse_body(&read_body(request, state).await?).map(Self)
+        parse_body(&read_body(request, state, BODY_MAX, BODY_PATIENCE).await?).map(Self)
     }
 }
 
@@ -35,15 +39,32 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalB
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let bytes = read_body(request, state).await?;
+        let bytes = read_body(request, state, BODY_MAX, BODY_PATIENCE).await?;
         if bytes.is_empty() { Ok(Self(T::default())) } else { parse_body(&bytes).map(Self) }
     }
 }
 
-async fn read_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
-    match tokio::time::timeout(BODY_PATIENCE, Bytes::from_request(request, state)).await {
+/// A plugin's component, as it is.
+pub(crate) struct Component(pub(crate) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Component {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        read_body(request, state, COMPONENT_BYTES_MAX, COMPONENT_PATIENCE).await.map(Self)
+    }
+}
+
+async fn read_body<S: Send + Sync>(
+    mut request: Request,
+    state: &S,
+    most: usize,
+    patience: Duration,
+) -> Result<Bytes, Problem> {
+    DefaultBodyLimit::max(most).apply(&mut request);
+    match tokio::time::timeout(patience, Bytes::from_request(request, state)).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(Problem::too_large()),
+        Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(Problem::too_large(most)),
         Ok(Err(rejection)) => Err(Problem::bad_request("bad-body", rejection.body_text(), "Send the body whole.")),
         Err(_) => Err(Problem::too_slow()),
     }

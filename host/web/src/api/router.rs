@@ -1,7 +1,6 @@
 //! Contents page of the API: every operation, and the layers around them.
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
 use axum::middleware;
 use axum::routing::{self, MethodRouter};
@@ -12,9 +11,6 @@ use super::error::Problem;
 use super::{
     Api, access, answer, backups, instances, jobs, keys, openapi, plugins, repository, restores, status, targets,
 };
-
-/// Longest body of a request, in bytes.
-const BODY_MAX: usize = 1024 * 1024;
 
 /// One method on one path.
 struct Operation {
@@ -57,6 +53,9 @@ fn operations() -> Vec<Operation> {
         get("/api/v1/repository/stats", repository::stats),
         post("/api/v1/repository/check", repository::check),
         get("/api/v1/plugins", plugins::list),
+        post("/api/v1/plugins", plugins::install),
+        get("/api/v1/plugins/{name}", plugins::show),
+        delete("/api/v1/plugins/{name}", plugins::remove),
     ]
 }
 
@@ -73,7 +72,6 @@ pub(crate) fn router(appliance: Appliance, closing: CancellationToken) -> Router
         .merge(routes(open_operations()))
         .fallback(async || Problem::no_such_path())
         .method_not_allowed_fallback(async || Problem::no_such_method())
-        .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(middleware::from_fn(answer::complete))
         .with_state(api)
 }

@@ -1,0 +1,126 @@
+//! `[limits]`: how much runs side by side, and what one run of a plugin may take. Sizes and durations are written with their
+//! units; a bound under which no plugin could work is refused.
+
+use std::time::Duration;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use crate::cli::{Failure, values};
+
+/// The keys of this section.
+pub const KEYS: &[&str] = &["workers", "memory", "wall", "cpu", "idle", "connect", "output"];
+
+/// `[limits]`.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Backups, restores and verifications that run side by side.
+    pub workers: usize,
+    /// Bytes of all memory of a plugin's run.
+    #[serde(deserialize_with = "size")]
+    pub memory: u64,
+    /// From the start of a run to its end.
+    #[serde(deserialize_with = "duration")]
+    pub wall: Duration,
+    /// For which a plugin may compute without calling the host.
+    #[serde(deserialize_with = "duration")]
+    pub cpu: Duration,
+    /// For which a server may be silent while a plugin waits for it.
+    #[serde(deserialize_with = "duration")]
+    pub idle: Duration,
+    /// For resolving, dialling and shaking hands.
+    #[serde(deserialize_with = "duration")]
+    pub connect: Duration,
+    /// Bytes that a run may write to an archive or a destination.
+    #[serde(deserialize_with = "size")]
+    pub output: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let run = holdfast_control::Limits::default();
+        Self {
+            workers: 2,
+            memory: run.memory_bytes as u64,
+            wall: run.wall,
+            cpu: run.cpu,
+            idle: run.idle,
+            connect: run.connect,
+            output: run.output_bytes,
+        }
+    }
+}
+
+/// Less memory than this holds no plugin, and more than 4 GiB no 32-bit one can use.
+const MEMORY: std::ops::RangeInclusive<u64> = 1 << 20..=4 << 30;
+
+impl Limits {
+    /// Refuses what cannot be.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        if !(1..=64).contains(&self.workers) {
+            return Err(Failure::failed(format!("{} workers are not possible", self.workers))
+                .hint("`[limits] workers` is from 1 to 64."));
+        }
+        if !MEMORY.contains(&self.memory) {
+            return Err(Failure::failed(format!("{} bytes of memory for a plugin are not possible", self.memory))
+                .hint("`[limits] memory` is from 1MiB to 4GiB."));
+        }
+        Ok(())
+    }
+
+    /// What bounds every run of a plugin.
+    pub fn of_runs(&self) -> holdfast_control::Limits {
+        holdfast_control::Limits {
+            memory_bytes: usize::try_from(self.memory).unwrap_or(usize::MAX),
+            wall: self.wall,
+            cpu: self.cpu,
+            idle: self.idle,
+            connect: self.connect,
+            output_bytes: self.output,
+            ..holdfast_control::Limits::default()
+        }
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    values::duration(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    values::size(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bound_is_read_with_its_unit() {
+        let text = "memory = '64MiB'\nwall = '2h'\ncpu = '5s'\nidle = '1m30s'\nconnect = '3s'\noutput = '1TiB'\n";
+        let limits: Limits = toml::from_str(text).unwrap();
+        let run = limits.of_runs();
+        assert_eq!((run.memory_bytes, run.output_bytes), (64 << 20, 1 << 40));
+        assert_eq!([run.wall, run.cpu, run.idle, run.connect].map(|time| time.as_secs()), [7_200, 5, 90, 3]);
+        assert_eq!(limits.workers, Limits::default().workers);
+    }
+
+    #[test]
+    fn the_list_of_keys_is_complete() {
+        for key in KEYS {
+            let wrong = toml::from_str::<Limits>(&format!("{key} = []")).unwrap_err().to_string();
+            assert!(!wrong.contains("unknown field"), "{wrong}");
+        }
+        let unknown = toml::from_str::<Limits>("unheard = 1").unwrap_err().to_string();
+        assert!(KEYS.iter().all(|key| unknown.contains(&format!("`{key}`"))), "{unknown}");
+        assert_eq!(unknown.matches('`').count(), 2 * (KEYS.len() + 1), "{unknown}");
+    }
+
+    #[test]
+    fn bounds_that_cannot_be_are_refused() {
+        for text in ["workers = 0", "workers = 65", "memory = '1KiB'", "memory = '5GiB'"] {
+            assert!(toml::from_str::<Limits>(text).unwrap().check().is_err(), "{text}");
+        }
+        assert!(Limits::default().check().is_ok());
+    }
+}
