@@ -19,6 +19,9 @@ const NAME: &str = "scratch";
 /// How long a server may take to accept connections, replay of its log included.
 const START: Duration = Duration::from_secs(120);
 
+/// How long a server may take to read its configuration.
+const RELOAD: Duration = Duration::from_secs(60);
+
 /// What every server of ours is set to: a throw-away one need not survive a power cut.
 const DEFAULTS: &[(&str, &str)] = &[
     ("fsync", "off"),
@@ -159,9 +162,21 @@ impl Cluster {
 
     /// Replaces `pg_hba.conf`: everybody by the socket; by password over TCP, which is `host`, or only over TLS, `hostssl`.
     pub fn admit(&self, kind: &str) -> Result {
-        let rule = |databases| format!("{kind} {databases} all 127.0.0.1/32 scram-sha-256\n");
-        let rules = ["local all,replication all trust\n", &rule("all"), &rule("replication")].concat();
-        Ok(fs::write(self.configuration.join("pg_hba.conf"), rules)?)
+        let rule = |databases| format!("{kind} {databases} all 127.0.0.1/32 scram-sha-256");
+        self.admit_by(&["local all,replication all trust", &rule("all"), &rule("replication")])
+    }
+
+    /// Replaces `pg_hba.conf` by these lines.
+    pub fn admit_by(&self, rules: &[&str]) -> Result {
+        Ok(fs::write(self.configuration.join("pg_hba.conf"), rules.join("\n") + "\n")?)
+    }
+
+    /// Has the server read its configuration again; returns once it has.
+    pub fn reload(&self) -> Result {
+        let loaded = || self.sql("postgres", "SELECT pg_conf_load_time()");
+        let before = loaded()?;
+        self.sql("postgres", "SELECT pg_reload_conf()")?;
+        wait_until("the server has read its configuration", RELOAD, || Ok((loaded()? != before).then_some(())))
     }
 
     /// Starts the server and waits until it answers.

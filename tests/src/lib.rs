@@ -10,9 +10,11 @@ pub mod content;
 mod daemon;
 mod failure;
 pub mod golden;
+pub mod interceptor;
 pub mod needles;
 mod places;
 mod programs;
+pub mod proxy;
 pub mod s3;
 mod steps;
 

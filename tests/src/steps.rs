@@ -39,7 +39,12 @@ impl Appliance {
 
     /// Registers a cluster, on which [`ROLE`] exists, without TLS. More arguments may follow.
     pub fn add_instance(&self, name: &str, cluster: &Cluster, workdir: &Workdir, more: &[&str]) -> Result<Answer> {
-        let (port, user) = (format!("port={}", cluster.port()), format!("user={ROLE}"));
+        self.add_instance_at(name, cluster.port(), workdir, more)
+    }
+
+    /// The same by a port, which may be that of a proxy.
+    pub fn add_instance_at(&self, name: &str, port: u16, workdir: &Workdir, more: &[&str]) -> Result<Answer> {
+        let (port, user) = (format!("port={port}"), format!("user={ROLE}"));
         let secret = format!("password={}", workdir.secret("password", PASSWORD)?.display());
         let mut words =
             vec!["instance", "add", name, "--engine", "postgres", "--no-schedule", "--set", "host=127.0.0.1"];
@@ -59,6 +64,39 @@ impl Appliance {
             format!("an empty backup: {backup}")
         })?;
         Ok(backup)
+    }
+
+    /// Looks at an instance: the problem that blocks its backups, as JSON with its code and its hint, if there is one.
+    pub fn obstacle(&self, instance: &str) -> Result<Option<String>> {
+        let answer = self.run(["instance", "check", instance, "-o", "json"])?;
+        let found: Value =
+            serde_json::from_str(&answer.stdout).map_err(|error| Failure::from(error).during(&answer))?;
+        let obstacle = found["problems"].as_array().into_iter().flatten().find(|problem| problem["blocking"] == true);
+        ensure((answer.code == Some(1)) == obstacle.is_some(), || format!("exit code and problems differ: {answer}"))?;
+        let Some(obstacle) = obstacle else { return Ok(None) };
+        let helps = ["code", "message", "hint"]
+            .into_iter()
+            .all(|key| obstacle[key].as_str().is_some_and(|text| !text.is_empty()));
+        ensure(helps, || format!("a problem without a code, a message or a hint: {answer}"))?;
+        Ok(Some(obstacle.to_string()))
+    }
+
+    /// Makes one attempt to back an instance up: where the appliance would wait and try again, its job is cancelled. Returns the
+    /// backup as it is then, and the job.
+    pub fn attempt(&self, instance: &str) -> Result<(Value, Value)> {
+        let backup = self.json(["backup", "create", instance])?;
+        let word = |key: &str| backup[key].as_str().unwrap_or_default().to_owned();
+        let name = format!("{}/{}/{}/{}", word("organization"), word("project"), word("instance"), word("name"));
+        let id = backup["status"]["job"].as_str().unwrap_or_default().to_owned();
+        let job = wait_until("the attempt ends", PATIENCE, || {
+            let job = self.json(["job", "show", &id])?;
+            let runs = job["state"] == "Running" || (job["state"] == "Queued" && job["nextAttemptAt"].is_null());
+            Ok((!runs).then_some(job))
+        })?;
+        if job["state"] == "Queued" {
+            self.run(["job", "cancel", &id])?.done()?;
+        }
+        Ok((self.json(["backup", "show", &name])?, job))
     }
 
     /// Waits until what the catalog knows of an instance is at every target too, so that a rebirth brings it back.

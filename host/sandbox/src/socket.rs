@@ -190,6 +190,9 @@ impl Socket {
     ) -> Result<T, CallError> {
         let result = guard.wait_for_peer(poll_fn(|cx| work(&mut self.inner(), cx))).await?;
         result.map_err(|error| {
+            if let Some(refusal) = crate::tls::ended_by_alert(&self.member.to_string(), &error) {
+                return refusal;
+            }
             let hint = format!("Check the log of the server at {}, and the network between.", self.member);
             refused_for_now("connection-lost", format!("the connection to {} broke: {error}", self.member), hint)
         })

@@ -6,7 +6,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
@@ -79,7 +79,7 @@ fn failed(message: impl Into<String>, hint: impl Into<String>) -> CallError {
 fn client_config(policy: &TlsPolicy) -> Result<ClientConfig, CallError> {
     let provider = Arc::new(ring::default_provider());
     let algorithms = provider.signature_verification_algorithms;
-    let verifier = Verifier { mode: policy.mode, roots: roots(policy)?, algorithms };
+    let verifier = Verifier { mode: policy.mode, roots: roots(policy)?, named: named(policy)?, algorithms };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| failed(format!("TLS cannot be set up: {error}"), "Report this: it is a defect."))?
@@ -111,12 +111,17 @@ fn certificates(pem: &str, setting: &str) -> Result<Vec<CertificateDer<'static>>
     if certificates.is_empty() { Err(unreadable()) } else { Ok(certificates) }
 }
 
+/// The certificates of `ca`.
+fn named(policy: &TlsPolicy) -> Result<Vec<CertificateDer<'static>>, CallError> {
+    policy.ca.as_ref().map_or_else(|| Ok(Vec::new()), |pem| certificates(pem, "ca"))
+}
+
 fn roots(policy: &TlsPolicy) -> Result<RootCertStore, CallError> {
     let mut roots = RootCertStore::empty();
     match (&policy.ca, policy.mode) {
         (_, TlsMode::Require | TlsMode::Off) => {}
-        (Some(pem), _) => {
-            for certificate in certificates(pem, "ca")? {
+        (Some(_), _) => {
+            for certificate in named(policy)? {
                 roots.add(certificate).map_err(|error| {
                     failed(format!("ca cannot be used: {error}"), "Give ca the PEM certificate of the authority.")
                 })?;
@@ -136,6 +141,8 @@ fn roots(policy: &TlsPolicy) -> Result<RootCertStore, CallError> {
 struct Verifier {
     mode: TlsMode,
     roots: RootCertStore,
+    /// What `ca` names: an authority, or the very certificate of a server that signed its own.
+    named: Vec<CertificateDer<'static>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -152,7 +159,10 @@ impl ServerCertVerifier for Verifier {
         if chain {
             let certificate = ParsedCertificate::try_from(end_entity)?;
             let algorithms = self.algorithms.all;
-            verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, algorithms)?;
+            verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, algorithms)
+                .or_else(|error| {
+                    if is_authority_itself(&error) && self.named.contains(end_entity) { Ok(()) } else { Err(error) }
+                })?;
             if self.mode == TlsMode::VerifyFull {
                 verify_server_name(&certificate, server_name)?;
             }
@@ -183,13 +193,29 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
+/// Whether nothing is wrong with a certificate but that it may sign others, as most instructions make the one that a server signs
+/// itself. Its time was looked at before.
+fn is_authority_itself(error: &rustls::Error) -> bool {
+    let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(reason))) = error else { return false };
+    reason.downcast_ref() == Some(&webpki::Error::CaUsedAsEndEntity)
+}
+
+/// What a broken connection means where the server ended it by an alert: with TLS 1.3, only after the handshake does a client
+/// learn what the server makes of its certificate.
+pub(crate) fn ended_by_alert(member: &str, error: &std::io::Error) -> Option<CallError> {
+    match error.get_ref()?.downcast_ref()? {
+        rustls::Error::AlertReceived(_) => Some(explain(member, error)),
+        _ => None,
+    }
+}
+
 /// A failed handshake in words for people.
 fn explain(host: &str, error: &std::io::Error) -> CallError {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     let (message, hint) = match inner {
         Some(rustls::Error::InvalidCertificate(reason)) => explain_certificate(host, reason),
         Some(rustls::Error::AlertReceived(alert)) => (
-            format!("{host} ended the TLS handshake with the alert {alert:?}"),
+            format!("{host} ended TLS with the alert {alert:?}"),
             "Check that the server accepts the client certificate, if it asks for one.".to_owned(),
         ),
         Some(other) => (
@@ -211,7 +237,8 @@ fn explain_certificate(host: &str, reason: &CertificateError) -> (String, String
             "is for another name".to_owned(),
             "Set host to a name in the certificate, or tls=verify-ca to accept any name of this authority.",
         ),
-        Reason::UnknownIssuer => (
+        // Another authority may have the same name.
+        Reason::UnknownIssuer | Reason::BadSignature => (
             "is not signed by a known authority".to_owned(),
             "Set ca to the PEM certificate of the authority that signed it.",
         ),

@@ -10,6 +10,7 @@ mod golden;
 mod kills;
 mod memory;
 mod offsite;
+mod resets;
 mod round_trip;
 mod secrecy;
 mod setting;

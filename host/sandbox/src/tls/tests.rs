@@ -101,6 +101,26 @@ async fn verify_ca_wants_the_chain_alone() {
 }
 
 #[tokio::test]
+async fn a_server_that_signed_its_own_certificate_is_known_by_it() {
+    let key = KeyPair::generate().expect("a key");
+    let own = |year: i32| {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        params.self_signed(&key).expect("signed")
+    };
+    let meets = async |shown: &rcgen::Certificate, known: &rcgen::Certificate| {
+        let policy = TlsPolicy { mode: TlsMode::VerifyFull, ca: Some(known.pem()), client: None };
+        meet(server_of(shown.der().clone(), &key, None), policy).await
+    };
+    let (current, longer, expired) = (own(4000), own(4001), own(2001));
+    assert!(meets(&current, &current).await.is_ok());
+    assert!(meets(&longer, &current).await.is_err(), "another certificate of the same key");
+    let error = meets(&expired, &expired).await.expect_err("refused");
+    assert_eq!(error, "tls-failed: the certificate of localhost has expired");
+}
+
+#[tokio::test]
 async fn require_takes_any_certificate() {
     let (known, unknown) = (authority(), authority());
     assert!(meet(server(&unknown, "elsewhere"), policy(TlsMode::Require, &known)).await.is_ok());
