@@ -39,6 +39,7 @@ pub async fn serve(common: &Common, arguments: Arguments) -> Result<Exit, Failur
         primary_site: config.repository.site,
         workers: config.limits.workers,
         limits: config.limits.of_runs(),
+        compiler: config.limits.compiler(),
     })
     .await?;
     let options = ServeOptions { listen: arguments.listen.unwrap_or(config.server.listen), data_dir };

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_catalog::{Catalog, TargetRow};
 use holdfast_repository::{Keyring, Repository, SharedKeyring, UnlockKey};
-use holdfast_sandbox::{Limits, RuntimeOptions};
+use holdfast_sandbox::{Compiler, Limits, RuntimeOptions};
 use tokio::sync::OnceCell;
 
 use crate::data_dir::DataDir;
@@ -30,6 +30,8 @@ pub struct Options {
     pub workers: usize,
     /// Bounds on every run of a plugin.
     pub limits: Limits,
+    /// Where plugins are compiled.
+    pub compiler: Compiler,
 }
 
 /// What all operations and jobs share.
@@ -77,6 +79,7 @@ impl Appliance {
             cache_directory: data.compiled_code(),
             cache_key: keyring.derive("compiled code"),
             limits: options.limits,
+            compiler: options.compiler,
         };
         let plugins = Plugins::load(runtime, &options.components).await?;
         plugins.load_installed(&data, catalog.plugins().await?).await?;

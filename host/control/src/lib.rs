@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 pub use appliance::Options;
 pub use error::{Error, ErrorKind};
-pub use holdfast_sandbox::{COMPONENT_BYTES_MAX, Limits};
+pub use holdfast_sandbox::{COMPONENT_BYTES_MAX, Compiler, CompilerLimits, Limits};
 pub use names::{InstanceName, nearest};
 pub use plugins::Installed;
 pub use recovery::{OfflineRestore, RecoverRequest, Recovered, recover, restore_offline};

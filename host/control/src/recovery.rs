@@ -12,7 +12,7 @@ use holdfast_catalog::{
 use holdfast_repository::{
     BackupReader, BackupRecord, DomainId, Keyring, RecoveryKit, Repository, SharedKeyring, WriterId, recover_keyring,
 };
-use holdfast_sandbox::{Limits, RuntimeOptions, Watch};
+use holdfast_sandbox::{Compiler, Limits, RuntimeOptions, Watch};
 use holdfast_storage::{Settings, Storage};
 use serde::Serialize;
 
@@ -88,6 +88,8 @@ pub struct OfflineRestore {
     pub restore: CreateRestore,
     /// Components that came with the binary.
     pub components: Vec<Arc<[u8]>>,
+    /// Where plugins are compiled.
+    pub compiler: Compiler,
 }
 
 /// A target that was opened with nothing but the kit.
@@ -399,6 +401,7 @@ pub async fn restore_offline(request: OfflineRestore, watch: Watch) -> Result<se
         cache_directory: cache.clone(),
         cache_key: opened.keyring.current().derive("compiled code"),
         limits: Limits::default(),
+        compiler: request.compiler,
     };
     let plugins = Plugins::load(options, &request.components).await?;
     let plugin = plugins.for_backup(&record.engine, &opened.repository, reader.component()).await;

@@ -14,21 +14,22 @@ use wasmtime::Engine as WasmEngine;
 use wasmtime::component::Component;
 use zeroize::Zeroizing;
 
-use crate::Failure;
+use crate::{Compiler, Failure};
 
 pub(crate) struct Cache {
     directory: PathBuf,
     key: Zeroizing<[u8; 32]>,
+    compiler: Compiler,
 }
 
 const MAC: usize = blake3::OUT_LEN;
 
 impl Cache {
-    pub(crate) fn open(directory: PathBuf, key: [u8; 32]) -> Result<Self, Failure> {
+    pub(crate) fn open(directory: PathBuf, key: [u8; 32], compiler: Compiler) -> Result<Self, Failure> {
         std::fs::create_dir_all(&directory).map_err(|error| {
             Failure::host("cache-unavailable", format!("cannot create {}: {error}", directory.display()))
         })?;
-        Ok(Self { directory, key: Zeroizing::new(key) })
+        Ok(Self { directory, key: Zeroizing::new(key), compiler })
     }
 
     /// The compiled component: from the cache if what lies there is ours, else compiled and put there.
@@ -37,13 +38,13 @@ impl Cache {
         if let Some(component) = self.read(engine, digest, &file) {
             return Ok(component);
         }
-        let component = Component::from_binary(engine, bytes)
-            .map_err(|error| Failure::Unusable(format!("it does not compile: {error:#}")))?;
+        let code = self.compiler.compile(engine, bytes)?;
         // Without a cache every start compiles again: slower, not wrong.
-        if let Err(error) = self.write(engine, digest, &component, &file) {
+        if let Err(error) = self.write(engine, digest, &code, &file) {
             tracing::warn!(file = %file.display(), "cannot keep compiled code: {error:#}");
         }
-        Ok(component)
+        admit(engine, &code)
+            .map_err(|error| Failure::host("internal", format!("compiled code cannot be loaded: {error:#}")))
     }
 
     /// Removes what is kept for a component, if anything is.
@@ -56,7 +57,6 @@ impl Cache {
         }
     }
 
-    #[allow(unsafe_code)]
     fn read(&self, engine: &WasmEngine, digest: Digest, file: &Path) -> Option<Component> {
         let stored = std::fs::read(file).ok()?;
         let (mac, code) = stored.split_at_checked(MAC)?;
@@ -66,21 +66,18 @@ impl Cache {
             tracing::warn!(file = %file.display(), "compiled code is not ours or is from another version: compiling anew");
             return None;
         }
-        // SAFETY: `deserialize` must only see what `serialize` of a compatible engine gave. The MAC says just that: only
-        // `write` below makes one under this key, over this engine's compatibility hash and exactly these bytes.
-        unsafe { Component::deserialize(engine, code) }.ok()
+        admit(engine, code).ok()
     }
 
     #[allow(clippy::disallowed_methods)] // Losing the file costs a compilation.
-    fn write(&self, engine: &WasmEngine, digest: Digest, component: &Component, file: &Path) -> wasmtime::Result<()> {
-        let code = component.serialize()?;
+    fn write(&self, engine: &WasmEngine, digest: Digest, code: &[u8], file: &Path) -> std::io::Result<()> {
         // Two threads may compile the same component at once; each writes a file of its own.
         static TRIES: AtomicU64 = AtomicU64::new(0);
         let number = TRIES.fetch_add(1, Ordering::Relaxed);
         let partial = file.with_extension(format!("{}-{number}.partial", std::process::id()));
         let mut out = std::fs::File::create(&partial)?;
-        out.write_all(self.mac(engine, digest, &code).as_bytes())?;
-        out.write_all(&code)?;
+        out.write_all(self.mac(engine, digest, code).as_bytes())?;
+        out.write_all(code)?;
         // No fsync: a torn file fails its MAC and is compiled again.
         std::fs::rename(&partial, file)?;
         Ok(())
@@ -94,6 +91,15 @@ impl Cache {
         mac.update(compatibility.0.finalize().as_bytes()).update(&digest.0).update(code);
         mac.finalize()
     }
+}
+
+/// Makes compiled code loadable: from here on it can be run.
+#[allow(unsafe_code)]
+fn admit(engine: &WasmEngine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: `deserialize` must only see what `precompile_component` of a compatible engine gave. It does: the code is our
+    // own compiler's, just made, or carries a MAC that only `write` makes, over this engine's compatibility hash and exactly
+    // these bytes.
+    unsafe { Component::deserialize(engine, code) }
 }
 
 /// Feeds wasmtime's compatibility hash to BLAKE3: 64 bits of the standard hasher would be too few to rest on.
@@ -130,7 +136,7 @@ mod tests {
             Self { directory, engine: WasmEngine::default(), digest: Digest::of(EMPTY) }
         }
         fn cache(&self, key: u8) -> Cache {
-            Cache::open(self.directory.path().to_owned(), [key; 32]).expect("opens")
+            Cache::open(self.directory.path().to_owned(), [key; 32], Compiler::Here).expect("opens")
         }
         fn file(&self) -> PathBuf {
             self.directory.path().join(self.digest.to_string())

@@ -24,8 +24,8 @@ pub enum Failure {
     /// The guest went past one of its [`crate::Limits`].
     #[error("the plugin exceeded its limit: {limit} ({detail})")]
     Limit {
-        /// A name that operators find in the documentation: `memory`, `wall`, `cpu`, `idle`, `output`, `handles`,
-        /// `host-call` or `table`.
+        /// A name that operators find in the documentation: `memory`, `wall`, `cpu`, `idle`, `output`, `entries`, `streams`,
+        /// `handles`, `host-call`, `table`, or of compiling it `compile-memory`, `compile-time`, `compiled-code`.
         limit: &'static str,
         /// The bound that was set, and what went past it.
         detail: String,

@@ -8,6 +8,7 @@
 
 mod cache;
 mod certificate;
+mod compiler;
 mod description;
 mod dial;
 mod extraction;
@@ -28,6 +29,7 @@ mod tree;
 mod voice;
 mod wasi;
 
+pub use compiler::{COMPILE_COMPONENT, Compiler, CompilerLimits, compile_stdin};
 pub use description::{Description, Method, Setting};
 pub use failure::Failure;
 pub use grants::{Destination, Grants, Member, TlsMode, TlsPolicy};

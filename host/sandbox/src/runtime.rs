@@ -12,7 +12,7 @@ use crate::cache::Cache;
 use crate::imports::{self, EnginePre};
 use crate::plugin::Plugin;
 use crate::state::State;
-use crate::{Description, Failure, Limits};
+use crate::{Compiler, Description, Failure, Limits};
 
 /// The WASM engine, its epoch clock and the authenticated cache of compiled code. One for each process.
 #[derive(Clone)]
@@ -35,6 +35,8 @@ pub struct RuntimeOptions {
     pub cache_key: [u8; 32],
     /// Bounds on `describe`, which is given half a minute at most.
     pub limits: Limits,
+    /// Where components are compiled that are not in the cache.
+    pub compiler: Compiler,
 }
 
 /// How often guest code is looked at; every bound on its time is a multiple of this.
@@ -48,13 +50,11 @@ impl Runtime {
         let unsupported = |error: wasmtime::Error| {
             Failure::host("sandbox-unavailable", format!("cannot start the sandbox: {error:#}"))
         };
-        let mut config = Config::new();
-        config.wasm_component_model(true).epoch_interruption(true);
-        let engine = WasmEngine::new(&config).map_err(unsupported)?;
+        let engine = WasmEngine::new(&config()).map_err(unsupported)?;
         let linker = imports::linker(&engine).map_err(unsupported)?;
         start_clock(&engine)?;
-        let RuntimeOptions { cache_directory, cache_key, limits } = options;
-        let cache = Cache::open(cache_directory, cache_key)?;
+        let RuntimeOptions { cache_directory, cache_key, limits, compiler } = options;
+        let cache = Cache::open(cache_directory, cache_key, compiler)?;
         Ok(Self { shared: Arc::new(Shared { engine, linker, cache, limits }) })
     }
 
@@ -101,6 +101,13 @@ impl Shared {
     fn link(&self, component: &Component) -> wasmtime::Result<EnginePre<State>> {
         EnginePre::new(self.linker.instantiate_pre(component)?)
     }
+}
+
+/// What all engines have in common, wherever they compile or run.
+pub(crate) fn config() -> Config {
+    let mut config = Config::new();
+    config.wasm_component_model(true).epoch_interruption(true);
+    config
 }
 
 /// Why bytes are no component at all, in words that say which mistake it is.

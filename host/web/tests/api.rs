@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_control::{Appliance, Limits, Options};
+use holdfast_control::{Appliance, Compiler, Limits, Options};
 use holdfast_web::{ServeOptions, Server, socket_path};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -43,6 +43,7 @@ impl Served {
             primary_site: None,
             workers: 1,
             limits: Limits::default(),
+            compiler: Compiler::Here,
         };
         let appliance = Appliance::start(options).await.unwrap();
         let server = Server::bind(&ServeOptions { listen: "127.0.0.1:0".parse().unwrap(), data_dir }).await.unwrap();

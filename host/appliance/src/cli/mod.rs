@@ -3,6 +3,7 @@
 //! Results go to stdout, talk to stderr; the exit code says how it ended (see [`Exit`]).
 
 mod backup;
+mod compile;
 mod completions;
 mod failure;
 mod instance;
@@ -49,7 +50,7 @@ pub struct Cli {
     #[command(flatten)]
     common: Common,
     #[command(subcommand)]
-    command: Command,
+    invocation: Invocation,
 }
 
 /// Over the options of every command.
@@ -85,6 +86,14 @@ impl Common {
 }
 
 #[derive(Debug, Subcommand)]
+enum Invocation {
+    #[command(flatten)]
+    Command(Box<Command>),
+    #[command(hide = true, name = holdfast_sandbox::COMPILE_COMPONENT)]
+    CompileComponent(compile::Arguments),
+}
+
+#[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Arguments),
     Status(status::Arguments),
@@ -117,9 +126,14 @@ enum Command {
 }
 
 /// Runs a command to its exit code.
-pub fn run(cli: Cli) -> ExitCode {
+pub fn run(Cli { common, invocation }: Cli) -> ExitCode {
+    let command = match invocation {
+        Invocation::Command(command) => *command,
+        // Without threads and without a log: nothing comes before its limits.
+        Invocation::CompileComponent(arguments) => return compile::compile(&arguments),
+    };
     let exit = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(execute(cli)),
+        Ok(runtime) => runtime.block_on(execute(common, command)),
         Err(error) => Err(Failure::failed(format!("starting failed: {error}"))),
     };
     match exit {
@@ -131,7 +145,7 @@ pub fn run(cli: Cli) -> ExitCode {
     }
 }
 
-async fn execute(Cli { common, command }: Cli) -> Result<Exit, Failure> {
+async fn execute(common: Common, command: Command) -> Result<Exit, Failure> {
     let default_log = if matches!(command, Command::Serve(_)) { "info" } else { "warn" };
     logging::start(common.log.as_deref(), common.log_format, default_log)?;
     match command {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use holdfast_control::OfflineRestore;
 use holdfast_control::resources::{CreateRestore, Job, Progress};
+use holdfast_control::{Compiler, CompilerLimits, OfflineRestore};
 use holdfast_sandbox::{Events, Watch};
 use tokio_util::sync::CancellationToken;
 
@@ -112,6 +112,7 @@ async fn offline(
         trust_keyring,
         restore,
         components: components::embedded(),
+        compiler: Compiler::Child(CompilerLimits::default()),
     };
     let cancel = CancellationToken::new();
     let events = Arc::new(Talk(Mutex::new(Some(Meter::new()))));

@@ -3,17 +3,19 @@
 
 use std::time::Duration;
 
+use holdfast_control::{Compiler, CompilerLimits};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::cli::{Failure, values};
 
 /// The keys of this section.
-pub const KEYS: &[&str] = &["workers", "memory", "wall", "cpu", "idle", "connect", "output"];
+pub const KEYS: &[&str] =
+    &["workers", "memory", "wall", "cpu", "idle", "connect", "output", "compile-memory", "compile-time"];
 
 /// `[limits]`.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Limits {
     /// Backups, restores and verifications that run side by side.
     pub workers: usize,
@@ -35,11 +37,18 @@ pub struct Limits {
     /// Bytes that a run may write to an archive or a destination.
     #[serde(deserialize_with = "size")]
     pub output: u64,
+    /// Bytes of all memory of a process that compiles a plugin.
+    #[serde(deserialize_with = "size")]
+    pub compile_memory: u64,
+    /// For compiling a plugin.
+    #[serde(deserialize_with = "duration")]
+    pub compile_time: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         let run = holdfast_control::Limits::default();
+        let compiler = CompilerLimits::default();
         Self {
             workers: 2,
             memory: run.memory_bytes as u64,
@@ -48,12 +57,17 @@ impl Default for Limits {
             idle: run.idle,
             connect: run.connect,
             output: run.output_bytes,
+            compile_memory: compiler.memory_bytes,
+            compile_time: compiler.time,
         }
     }
 }
 
 /// Less memory than this holds no plugin, and more than 4 GiB no 32-bit one can use.
 const MEMORY: std::ops::RangeInclusive<u64> = 1 << 20..=4 << 30;
+
+/// The program itself takes a part of it.
+const COMPILE_MEMORY_MIN: u64 = 256 << 20;
 
 impl Limits {
     /// Refuses what cannot be.
@@ -65,6 +79,10 @@ impl Limits {
         if !MEMORY.contains(&self.memory) {
             return Err(Failure::failed(format!("{} bytes of memory for a plugin are not possible", self.memory))
                 .hint("`[limits] memory` is from 1MiB to 4GiB."));
+        }
+        if self.compile_memory < COMPILE_MEMORY_MIN {
+            return Err(Failure::failed(format!("{} bytes hold no compiler", self.compile_memory))
+                .hint("`[limits] compile-memory` is 256MiB or more."));
         }
         Ok(())
     }
@@ -80,6 +98,11 @@ impl Limits {
             output_bytes: self.output,
             ..holdfast_control::Limits::default()
         }
+    }
+
+    /// Plugins are compiled by this program, as a child of it.
+    pub fn compiler(&self) -> Compiler {
+        Compiler::Child(CompilerLimits { memory_bytes: self.compile_memory, time: self.compile_time })
     }
 }
 
@@ -97,11 +120,14 @@ mod tests {
 
     #[test]
     fn every_bound_is_read_with_its_unit() {
-        let text = "memory = '64MiB'\nwall = '2h'\ncpu = '5s'\nidle = '1m30s'\nconnect = '3s'\noutput = '1TiB'\n";
+        let text = "memory = '64MiB'\nwall = '2h'\ncpu = '5s'\nidle = '1m30s'\nconnect = '3s'\noutput = '1TiB'\n\
+                    compile-memory = '2GiB'\ncompile-time = '5m'\n";
         let limits: Limits = toml::from_str(text).unwrap();
         let run = limits.of_runs();
         assert_eq!((run.memory_bytes, run.output_bytes), (64 << 20, 1 << 40));
         assert_eq!([run.wall, run.cpu, run.idle, run.connect].map(|time| time.as_secs()), [7_200, 5, 90, 3]);
+        let compiler = CompilerLimits { memory_bytes: 2 << 30, time: Duration::from_secs(300) };
+        assert!(matches!(limits.compiler(), Compiler::Child(limits) if limits == compiler));
         assert_eq!(limits.workers, Limits::default().workers);
     }
 
@@ -118,7 +144,7 @@ mod tests {
 
     #[test]
     fn bounds_that_cannot_be_are_refused() {
-        for text in ["workers = 0", "workers = 65", "memory = '1KiB'", "memory = '5GiB'"] {
+        for text in ["workers = 0", "workers = 65", "memory = '1KiB'", "memory = '5GiB'", "compile-memory = '1MiB'"] {
             assert!(toml::from_str::<Limits>(text).unwrap().check().is_err(), "{text}");
         }
         assert!(Limits::default().check().is_ok());

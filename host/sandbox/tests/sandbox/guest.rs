@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use holdfast_sandbox::{
-    Call, Events, Failure, Grants, Limits, Member, Plugin, Runtime, RuntimeOptions, TlsMode, TlsPolicy, Watch,
+    Call, Compiler, Events, Failure, Grants, Limits, Member, Plugin, Runtime, RuntimeOptions, TlsMode, TlsPolicy, Watch,
 };
 use tokio_util::sync::CancellationToken;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
@@ -168,7 +168,12 @@ impl Sandbox {
 }
 
 pub fn runtime(cache: &Path) -> Runtime {
-    let options = RuntimeOptions { cache_directory: cache.to_owned(), cache_key: [1; 32], limits: Limits::default() };
+    let options = RuntimeOptions {
+        cache_directory: cache.to_owned(),
+        cache_key: [1; 32],
+        limits: Limits::default(),
+        compiler: Compiler::Here,
+    };
     Runtime::new(options).expect("a runtime")
 }
 
