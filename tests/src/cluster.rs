@@ -19,8 +19,8 @@ const NAME: &str = "scratch";
 /// How long a server may take to accept connections, replay of its log included.
 const START: Duration = Duration::from_secs(120);
 
-/// How long a server may take to read its configuration.
-const RELOAD: Duration = Duration::from_secs(60);
+/// How long what a server does by itself may take.
+const CONDITION: Duration = Duration::from_secs(60);
 
 /// What every server of ours is set to: a throw-away one need not survive a power cut.
 const DEFAULTS: &[(&str, &str)] = &[
@@ -77,7 +77,16 @@ impl Cluster {
 
     /// A server on a data directory that a restore wrote, configuration in it. It is not started.
     pub fn restored(root: &Path, data: &Path) -> Result<Self> {
-        let mut cluster = Self::at(root, data.into(), Programs::of_data(data)?)?;
+        Self::on(root, data, Programs::of_data(data)?)
+    }
+
+    /// A server of this one's version on a data directory that is yet to be made, configuration in it. It is not started.
+    pub(crate) fn sibling(&self, root: &Path, data: &Path) -> Result<Self> {
+        Self::on(root, data, self.programs.clone())
+    }
+
+    fn on(root: &Path, data: &Path, programs: Programs) -> Result<Self> {
+        let mut cluster = Self::at(root, data.into(), programs)?;
         cluster.overrides = vec![
             format!("port={}", cluster.port),
             format!("unix_socket_directories={}", cluster.socket_directory().display()),
@@ -171,12 +180,17 @@ impl Cluster {
         Ok(fs::write(self.configuration.join("pg_hba.conf"), rules.join("\n") + "\n")?)
     }
 
+    /// Replaces `pg_ident.conf` by these lines: which users of the machine are which roles.
+    pub fn map_users(&self, lines: &[&str]) -> Result {
+        Ok(fs::write(self.configuration.join("pg_ident.conf"), lines.join("\n") + "\n")?)
+    }
+
     /// Has the server read its configuration again; returns once it has.
     pub fn reload(&self) -> Result {
         let loaded = || self.sql("postgres", "SELECT pg_conf_load_time()");
         let before = loaded()?;
         self.sql("postgres", "SELECT pg_reload_conf()")?;
-        wait_until("the server has read its configuration", RELOAD, || Ok((loaded()? != before).then_some(())))
+        wait_until("the server has read its configuration", CONDITION, || Ok((loaded()? != before).then_some(())))
     }
 
     /// Starts the server and waits until it answers.
@@ -200,6 +214,14 @@ impl Cluster {
         })?;
         self.server = Some(server);
         Ok(())
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(&mut self) -> Result {
+        match self.server.take() {
+            Some(mut server) => server.kill(),
+            None => Err(Failure::new("PostgreSQL was to be killed, but it does not run")),
+        }
     }
 
     /// Stops the server in good order.
@@ -274,6 +296,19 @@ impl Cluster {
     /// Runs `pgbench` on a database.
     pub fn pgbench(&self, database: &str, arguments: &[&str]) -> Result {
         finished(self.client("pgbench").args(arguments).arg(database)).map(drop)
+    }
+
+    /// Runs a client program beside us, until it ends by itself or with its value.
+    pub fn beside_us(&self, client: &str, arguments: &[&str]) -> Result<Daemon> {
+        let mut command = self.client(client);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Daemon::spawn(client, &mut command, Signal::INT)
+    }
+
+    /// Waits until a condition in SQL holds.
+    pub fn until(&self, condition: &str) -> Result {
+        let ask = format!("SELECT {condition}");
+        wait_until(condition, CONDITION, || Ok((self.sql("postgres", &ask)? == "t").then_some(())))
     }
 
     /// A role that may take base backups, and nothing else.

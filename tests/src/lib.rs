@@ -10,15 +10,17 @@ pub mod content;
 mod daemon;
 mod failure;
 pub mod golden;
+pub mod impostor;
 pub mod interceptor;
 pub mod needles;
 mod places;
 mod programs;
 pub mod proxy;
 pub mod s3;
+mod standby;
 mod steps;
 
 pub use daemon::{Daemon, let_daemons_outlive_us, wait_until};
 pub use failure::{Failure, Result, ensure};
 pub use places::{Account, Workdir, free_port, program};
-pub use steps::{PASSWORD, ROLE, number};
+pub use steps::{Attempt, PASSWORD, ROLE, number};

@@ -18,6 +18,40 @@ pub const PASSWORD: &str = "pa55-needle-Vx7-orchid";
 /// How long an event that must come may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// One attempt at a backup, ended.
+#[derive(Debug)]
+pub struct Attempt {
+    /// The backup's full name.
+    pub name: String,
+    /// The backup.
+    pub backup: Value,
+    /// What went wrong: code, message, hint; null if nothing did.
+    pub error: Value,
+}
+
+impl Attempt {
+    /// Whether the backup can be used. One that cannot be must say why, what to do, and that it cannot.
+    pub fn succeeded(&self) -> Result<bool> {
+        let status = &self.backup["status"];
+        if status["state"] == "Succeeded" {
+            let is_whole = status["readyToUse"] == true && number(status, "entries")? > 0;
+            ensure(is_whole, || format!("an empty backup: {self:?}"))?;
+            return Ok(true);
+        }
+        let says = ["code", "message", "hint"].into_iter().all(|key| self.error[key].is_string());
+        ensure(says && status["readyToUse"] == false, || {
+            format!("not a failure with its reason and a hint: {self:?}")
+        })?;
+        Ok(false)
+    }
+
+    /// Fails unless the attempt failed with this code; returns what it said.
+    pub fn failed_by(&self, code: &str) -> Result<String> {
+        ensure(!self.succeeded()? && self.error["code"] == code, || format!("it was to fail by {code}: {self:?}"))?;
+        Ok(self.error["message"].as_str().unwrap_or_default().to_owned())
+    }
+}
+
 impl Appliance {
     /// Makes a recovery kit at this path.
     pub fn make_recovery_kit(&self, path: &Path) -> Result<Answer> {
@@ -81,22 +115,31 @@ impl Appliance {
         Ok(Some(obstacle.to_string()))
     }
 
-    /// Makes one attempt to back an instance up: where the appliance would wait and try again, its job is cancelled. Returns the
-    /// backup as it is then, and the job.
-    pub fn attempt(&self, instance: &str) -> Result<(Value, Value)> {
-        let backup = self.json(["backup", "create", instance])?;
-        let word = |key: &str| backup[key].as_str().unwrap_or_default().to_owned();
+    /// Makes one attempt to back an instance up, and waits for its end.
+    pub fn attempt(&self, instance: &str) -> Result<Attempt> {
+        self.end_attempt(&self.begin_attempt(instance)?)
+    }
+
+    /// Begins to back an instance up; returns the backup that may become of it.
+    pub fn begin_attempt(&self, instance: &str) -> Result<Value> {
+        self.json(["backup", "create", instance])
+    }
+
+    /// Waits until an attempt has ended. Where the appliance would wait and try again, its job is cancelled.
+    pub fn end_attempt(&self, begun: &Value) -> Result<Attempt> {
+        let word = |key: &str| begun[key].as_str().unwrap_or_default();
         let name = format!("{}/{}/{}/{}", word("organization"), word("project"), word("instance"), word("name"));
-        let id = backup["status"]["job"].as_str().unwrap_or_default().to_owned();
+        let id = begun["status"]["job"].as_str().unwrap_or_default();
         let job = wait_until("the attempt ends", PATIENCE, || {
-            let job = self.json(["job", "show", &id])?;
+            let job = self.json(["job", "show", id])?;
             let runs = job["state"] == "Running" || (job["state"] == "Queued" && job["nextAttemptAt"].is_null());
             Ok((!runs).then_some(job))
         })?;
         if job["state"] == "Queued" {
-            self.run(["job", "cancel", &id])?.done()?;
+            self.run(["job", "cancel", id])?.done()?;
         }
-        Ok((self.json(["backup", "show", &name])?, job))
+        let backup = self.json(["backup", "show", &name])?;
+        Ok(Attempt { name, backup, error: job["error"].clone() })
     }
 
     /// Waits until what the catalog knows of an instance is at every target too, so that a rebirth brings it back.

@@ -13,7 +13,7 @@ use std::thread;
 
 use holdfast_tests::cluster::Blueprint;
 use holdfast_tests::proxy::{Fault, Proxy};
-use holdfast_tests::{Failure, Result, ensure, number};
+use holdfast_tests::{Failure, Result, ensure};
 
 use crate::setting::Setting;
 
@@ -92,21 +92,15 @@ impl Lane {
     fn try_seed(&self, setting: &Setting, seed: u64, length: u64) -> Result<String> {
         let fault = fault(seed, length);
         self.proxy.set(fault);
-        let (backup, job) = setting.appliance.attempt(&self.instance)?;
-        let (status, name) = (&backup["status"], backup["name"].as_str().unwrap_or_default());
-        if status["state"] == "Succeeded" {
-            ensure(status["readyToUse"] == true && number(status, "entries")? > 0, || format!("{fault:?}: {backup}"))?;
-            let to = setting.workdir.join(&format!("restored-{}-{seed}", self.number));
-            setting.appliance.restore(&format!("{}/{name}", self.instance), &to, &[], &["--wait"])?.done()?;
-            must_be_the_same(setting.cluster.data(), &to).map_err(|failure| failure.during(format!("{fault:?}")))?;
-            fs::remove_dir_all(&to)?;
-            return Ok("Succeeded".into());
+        let attempt = setting.appliance.attempt(&self.instance)?;
+        if !attempt.succeeded().map_err(|failure| failure.during(format!("{fault:?}")))? {
+            return Ok(format!("Failed: {}", attempt.error["code"].as_str().unwrap_or_default()));
         }
-        let error = &job["error"];
-        ensure(status["readyToUse"] == false && error["message"].is_string(), || {
-            format!("{fault:?}: {backup}\n{job}")
-        })?;
-        Ok(format!("Failed: {}", error["code"].as_str().unwrap_or_default()))
+        let to = setting.workdir.join(&format!("restored-{}-{seed}", self.number));
+        setting.appliance.restore(&attempt.name, &to, &[], &["--wait"])?.done()?;
+        must_be_the_same(setting.cluster.data(), &to).map_err(|failure| failure.during(format!("{fault:?}")))?;
+        fs::remove_dir_all(&to)?;
+        Ok("Succeeded".into())
     }
 }
 

@@ -65,12 +65,18 @@ impl Setting {
 
     /// Starts PostgreSQL on a restored directory and fails unless it holds this content.
     pub fn must_hold(&self, restored: &Path, content: &Content) -> Result {
-        let name = restored.file_name().unwrap_or_default().to_string_lossy();
-        let mut copy = Cluster::restored(&self.workdir.join(&format!("{name}-server")), restored)?;
-        copy.start()?;
-        content.must_equal(&Content::of(&copy)?)?;
-        copy.stop()
+        content.must_equal(&content_of(&self.workdir, restored)?)
     }
+}
+
+/// Starts PostgreSQL on a restored directory, and reads what it holds.
+pub fn content_of(workdir: &Workdir, restored: &Path) -> Result<Content> {
+    let name = restored.file_name().unwrap_or_default().to_string_lossy();
+    let mut copy = Cluster::restored(&workdir.join(&format!("{name}-server")), restored)?;
+    copy.start()?;
+    let content = Content::of(&copy)?;
+    copy.stop()?;
+    Ok(content)
 }
 
 /// A cluster with the backup role and a few rows.

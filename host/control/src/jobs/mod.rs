@@ -198,8 +198,14 @@ async fn enqueue_follow_up(
     Ok(())
 }
 
-fn failure(error: &Error) -> JobError {
-    JobError { code: error.code.clone(), message: error.message.clone(), hint: error.hint.clone() }
+/// What a job's row says of its failure. There is always something that an operator can do: at least look closer.
+fn failure(job: &JobRow, error: &Error) -> JobError {
+    let look = || format!("`holdfast job log {}` shows what came before.", job.id);
+    JobError {
+        code: error.code.clone(),
+        message: error.message.clone(),
+        hint: Some(error.hint.clone().unwrap_or_else(look)),
+    }
 }
 
 impl Appliance {

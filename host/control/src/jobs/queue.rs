@@ -147,10 +147,10 @@ async fn record(kind: JobKind, context: &Context, outcome: Result<serde_json::Va
             tracing::warn!(job = %job.id, kind = %job.kind, attempt = job.attempts, code = %error.code, %error, retry, "the attempt failed");
             note_failure(kind, context, &error, retry).await?;
             if retry {
-                state.catalog.retry_job(&job.id, now + kind.delay_ms(job.attempts), failure(&error), now).await?;
+                state.catalog.retry_job(&job.id, now + kind.delay_ms(job.attempts), failure(job, &error), now).await?;
                 return Ok(());
             }
-            JobOutcome::Failed(failure(&error))
+            JobOutcome::Failed(failure(job, &error))
         }
     };
     state.catalog.finish_job(&job.id, outcome, now).await?;

@@ -1,0 +1,81 @@
+//! What would fail a backup is found by a look at the instance before, and said in the same words.
+
+use holdfast_tests::appliance::Appliance;
+use holdfast_tests::cluster::Blueprint;
+use holdfast_tests::{Result, ensure};
+use serde_json::Value;
+
+use crate::setting::{INSTANCE, Setting};
+
+/// Fails unless a look finds `code` blocking, with every word of `help` in its hint, and a backup fails by what the look found.
+fn must_be_found(appliance: &Appliance, code: &str, help: &[&str]) -> Result {
+    let check = appliance.run(["instance", "check", INSTANCE, "-o", "json"])?;
+    let found: Value = serde_json::from_str(&check.stdout)?;
+    let blocking: Vec<&Value> =
+        found["problems"].as_array().into_iter().flatten().filter(|problem| problem["blocking"] == true).collect();
+    let named = blocking.iter().find(|problem| problem["code"] == code);
+    let hint = named.and_then(|problem| problem["hint"].as_str()).unwrap_or_default();
+    ensure(check.code == Some(1) && help.iter().all(|word| hint.contains(word)), || {
+        format!("not found: {code}, {help:?}: {check}")
+    })?;
+
+    let attempt = appliance.attempt(INSTANCE)?;
+    ensure(!attempt.succeeded()?, || format!("a backup was made in spite of it: {attempt:?}"))?;
+    let same = |problem: &&Value| ["code", "message", "hint"].into_iter().all(|key| problem[key] == attempt.error[key]);
+    ensure(blocking.iter().any(same), || format!("the backup says something else: {}\n{check}", attempt.error))
+}
+
+#[test]
+fn a_log_that_carries_too_little_is_found() -> Result {
+    let settings = [("wal_level", "minimal"), ("max_wal_senders", "0")];
+    let setting = Setting::of("minimal", &Blueprint { settings: &settings, ..Blueprint::default() })?;
+    setting.register()?;
+    must_be_found(&setting.appliance, "wal-level-minimal", &["wal_level = replica"])
+}
+
+#[test]
+fn a_server_that_has_no_wal_sender_to_spare_is_found() -> Result {
+    let setting = Setting::of("senders", &Blueprint { settings: &[("max_wal_senders", "1")], ..Blueprint::default() })?;
+    let Setting { cluster, appliance, .. } = &setting;
+    setting.register()?;
+    let log = cluster.directory("received")?;
+    let taker = cluster.beside_us("pg_receivewal", &["--directory", &log.display().to_string()])?;
+    cluster.until("EXISTS (SELECT FROM pg_stat_replication)")?;
+    must_be_found(appliance, "no-free-wal-sender", &["max_wal_senders"])?;
+    drop(taker);
+    cluster.until("NOT EXISTS (SELECT FROM pg_stat_replication)")?;
+    ensure(appliance.obstacle(INSTANCE)?.is_none(), || "it is still in the way".into())?;
+    appliance.back_up(INSTANCE, "primary").map(drop)
+}
+
+#[test]
+fn a_server_that_does_not_let_us_in_is_found_with_the_line_that_would() -> Result {
+    let setting = Setting::new("hba")?;
+    let Setting { cluster, appliance, .. } = &setting;
+    setting.register()?;
+    let line = "host replication keeper 127.0.0.1/32 scram-sha-256";
+    for rules in [
+        &["local all all trust", "host all all 127.0.0.1/32 scram-sha-256"][..],
+        &["local all all trust", "host replication all 127.0.0.1/32 reject", "host all all 127.0.0.1/32 scram-sha-256"],
+    ] {
+        cluster.admit_by(rules)?;
+        cluster.reload()?;
+        must_be_found(appliance, "pg-hba-denied", &[line])?;
+    }
+    // What the hint says helps.
+    cluster.admit_by(&[line, "local all all trust", "host all all 127.0.0.1/32 scram-sha-256"])?;
+    cluster.reload()?;
+    ensure(appliance.obstacle(INSTANCE)?.is_none(), || "it is still in the way".into())?;
+    appliance.back_up(INSTANCE, "primary").map(drop)
+}
+
+#[test]
+fn a_role_that_may_not_replicate_is_found() -> Result {
+    let setting = Setting::new("privilege-found")?;
+    let Setting { cluster, appliance, .. } = &setting;
+    setting.register()?;
+    cluster.sql("postgres", "ALTER ROLE keeper NOREPLICATION")?;
+    must_be_found(appliance, "missing-privilege", &["ALTER ROLE keeper REPLICATION"])?;
+    cluster.sql("postgres", "ALTER ROLE keeper REPLICATION")?;
+    ensure(appliance.obstacle(INSTANCE)?.is_none(), || "it is still in the way".into())
+}
