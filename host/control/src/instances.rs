@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::appliance::State;
 use crate::jobs::{self, Silent};
 use crate::names::{InstanceName, check_part};
-use crate::resources::{CreateInstance, Instance, InstanceCheck, Page, Problem, SecretText};
+use crate::resources::{CreateInstance, Instance, InstanceCheck, Member, Page, Problem, SecretText};
 use crate::{Appliance, Error, ErrorKind, ListQuery, Principal, backups, clock, settings, targets, views};
 
 impl Appliance {
@@ -72,9 +72,11 @@ impl Appliance {
         let row = find(state, name).await?;
         let plugin = state.plugins.of_engine(&row.engine)?;
         let watch = Watch { events: std::sync::Arc::new(Silent), cancel: tokio_util::sync::CancellationToken::new() };
-        match plugin.run(Call::Probe, grants(state, &row, &plugin)?, watch).await {
+        let grants = grants(state, &row, &plugin)?;
+        let members: Vec<String> = grants.members.iter().map(ToString::to_string).collect();
+        match plugin.run(Call::Probe, grants, watch).await {
             Ok(document) => check_from(document),
-            Err(failure) => Ok(unreachable(failure.into())),
+            Err(failure) => Ok(unreachable(failure.into(), members)),
         }
     }
 
@@ -157,6 +159,8 @@ fn check_from(document: serde_json::Value) -> Result<InstanceCheck, Error> {
         size_bytes: Option<u64>,
         #[serde(default)]
         problems: Vec<Problem>,
+        #[serde(default)]
+        members: Vec<Member>,
     }
     let probe: Probe = serde_json::from_value(document).map_err(|error| {
         Error::new(
@@ -171,10 +175,15 @@ fn check_from(document: serde_json::Value) -> Result<InstanceCheck, Error> {
         role: probe.role,
         size_bytes: probe.size_bytes,
         problems: probe.problems,
+        members: probe.members,
     })
 }
 
-fn unreachable(error: Error) -> InstanceCheck {
+/// Of several members the error names each with its reason; of one it is the reason.
+fn unreachable(error: Error, addresses: Vec<String>) -> InstanceCheck {
     let problem = Problem { code: error.code, message: error.message, hint: error.hint, blocking: true };
-    InstanceCheck { reachable: false, version: None, role: None, size_bytes: None, problems: vec![problem] }
+    let only = (addresses.len() == 1).then_some(&problem);
+    let member = |address| Member { address, reachable: false, role: None, version: None, problem: only.cloned() };
+    let members = addresses.into_iter().map(member).collect();
+    InstanceCheck { reachable: false, version: None, role: None, size_bytes: None, problems: vec![problem], members }
 }

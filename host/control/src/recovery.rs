@@ -151,7 +151,8 @@ pub async fn recover(request: RecoverRequest) -> Result<Recovered, Error> {
         Some((snapshot, reader)) => with_components(snapshot, &reader, &data).await?,
         None => empty(),
     };
-    let snapshot = reborn(snapshot, &records, &request, &data, &keyring);
+    let mut snapshot = reborn(snapshot, &records, &request, &data, &keyring);
+    recall_documents(&opened.repository, &records, &mut snapshot).await;
     let recovered = Recovered {
         repository: keyring.repository().to_string(),
         instances: snapshot.instances.iter().filter(|row| row.removed_ms.is_none()).count() as u64,
@@ -253,6 +254,21 @@ fn reborn(
     let kept: BTreeSet<_> = snapshot.backups.iter().map(|row| row.uid.clone()).collect();
     snapshot.copies.retain(|copy| kept.contains(&copy.backup_uid));
     snapshot
+}
+
+/// Inventories of backups that the export did not know are in their manifests. One that cannot be read is left out: it only informs.
+async fn recall_documents(repository: &Repository, records: &[(DomainId, BackupRecord)], snapshot: &mut Snapshot) {
+    let places: BTreeMap<_, _> =
+        records.iter().map(|(domain, record)| (record.backup.to_string(), (*domain, record.backup))).collect();
+    for row in snapshot.backups.iter_mut().filter(|row| row.document.is_none()) {
+        let Some((domain, backup)) = places.get(&row.uid) else { continue };
+        match repository.open_backup(*domain, *backup).await {
+            Ok(reader) => row.document = Some(reader.document().to_owned()),
+            Err(error) => {
+                tracing::warn!(backup = %row.full_name(), %error, "the inventory of this backup cannot be read")
+            }
+        }
+    }
 }
 
 /// The row of the target that was recovered from, with the credentials that worked. Its uid.

@@ -102,6 +102,23 @@ pub struct InstanceCheck {
     /// Bytes, as the engine estimates.
     pub size_bytes: Option<u64>,
     pub problems: Vec<Problem>,
+    /// Every server of the instance, in the order of its settings.
+    pub members: Vec<Member>,
+}
+
+/// One server of an instance, as the plugin's probe found it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    /// `host:port`, or a Unix socket's path.
+    pub address: String,
+    /// Whether it answered.
+    pub reachable: bool,
+    /// `primary` or `standby`.
+    pub role: Option<String>,
+    pub version: Option<String>,
+    /// Why no backup can be taken from it, if so.
+    pub problem: Option<Problem>,
 }
 
 /// One thing to mend.
@@ -134,7 +151,21 @@ pub struct Backup {
     pub created_at: String,
     pub updated_at: String,
     pub resource_version: String,
+    /// The server that it was taken from, once that is known.
+    pub source: Option<Source>,
     pub status: BackupStatus,
+}
+
+/// Where a backup was taken from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Source {
+    /// `host:port` or a Unix socket's path, of one of the instance's members.
+    #[serde(default)]
+    pub member: Option<String>,
+    /// `primary` or `standby` at that time.
+    #[serde(default)]
+    pub role: Option<String>,
 }
 
 /// State of a backup.

@@ -51,7 +51,7 @@ pub(crate) fn check(
             .hint(format!("Allowed are: {}.", setting.values.join(", "))));
         }
     }
-    member(description, settings)?;
+    members(description, settings)?;
     tls(settings, &Secrets::new(), false)?;
     Ok(())
 }
@@ -80,23 +80,51 @@ pub(crate) fn grants(
     settings: &BTreeMap<String, String>,
     secrets: Secrets,
 ) -> Result<Grants, Error> {
-    let member = member(description, settings)?;
-    let tls = match member {
+    let members = members(description, settings)?;
+    let tls = if members.iter().all(|member| matches!(member, Member::Unix(_))) {
         // TLS over a Unix socket protects nothing that the socket's permissions do not.
-        Member::Unix(_) => TlsPolicy { mode: TlsMode::Off, ..TlsPolicy::default() },
-        Member::Tcp { .. } => tls(settings, &secrets, true)?,
+        TlsPolicy { mode: TlsMode::Off, ..TlsPolicy::default() }
+    } else {
+        tls(settings, &secrets, true)?
     };
     let mut effective: BTreeMap<String, String> =
         description.settings.iter().filter_map(|s| Some((s.key.clone(), s.default.clone()?))).collect();
     effective.extend(settings.clone());
-    Ok(Grants { members: vec![member], tls, settings: effective, secrets, ..Grants::default() })
+    Ok(Grants { members, tls, settings: effective, secrets, ..Grants::default() })
 }
 
-fn member(description: &Description, settings: &BTreeMap<String, String>) -> Result<Member, Error> {
-    let port = port(description, settings)?;
-    let host = settings.get("host").cloned().unwrap_or_else(|| "localhost".to_owned());
+/// The servers that `host` and `port` name, as libpq reads them: lists with commas, and one port for all or one for each.
+fn members(description: &Description, settings: &BTreeMap<String, String>) -> Result<Vec<Member>, Error> {
+    let list = |key: &str| settings.get(key).map(|value| value.split(',').map(str::trim).collect::<Vec<_>>());
+    let hosts = list("host").unwrap_or_else(|| vec!["localhost"]);
+    let ports = list("port").unwrap_or_else(|| vec![""]);
+    if ports.len() != 1 && ports.len() != hosts.len() {
+        let message = format!("'port' names {} ports, and 'host' {} servers", ports.len(), hosts.len());
+        return Err(Error::invalid("bad-setting", message)
+            .hint("Give one port for all servers, or one for each in the same order."));
+    }
+    let members: Vec<Member> = hosts
+        .iter()
+        .zip(ports.iter().cycle())
+        .map(|(host, port)| member(description, host, port))
+        .collect::<Result<_, _>>()?;
+    let twice = members.iter().enumerate().find(|(at, member)| members[..*at].contains(member));
+    match twice {
+        Some((_, member)) => {
+            Err(Error::invalid("bad-setting", format!("'host' names {member} twice")).hint("Name each server once."))
+        }
+        None => Ok(members),
+    }
+}
+
+fn member(description: &Description, host: &str, port: &str) -> Result<Member, Error> {
+    let port = self::port(description, port)?;
+    if host.is_empty() {
+        return Err(Error::invalid("bad-setting", "'host' has an empty name")
+            .hint("Set 'host' to a name or an address, or to several with a comma between each two."));
+    }
     if !host.starts_with('/') {
-        return Ok(Member::Tcp { host, port });
+        return Ok(Member::Tcp { host: host.to_owned(), port });
     }
     match &description.socket_name {
         Some(name) => Ok(Member::Unix(PathBuf::from(host).join(name.replace("{port}", &port.to_string())))),
@@ -105,8 +133,11 @@ fn member(description: &Description, settings: &BTreeMap<String, String>) -> Res
     }
 }
 
-fn port(description: &Description, settings: &BTreeMap<String, String>) -> Result<u16, Error> {
-    let Some(text) = settings.get("port") else { return Ok(description.default_port) };
+/// An empty text is the engine's own port.
+fn port(description: &Description, text: &str) -> Result<u16, Error> {
+    if text.is_empty() {
+        return Ok(description.default_port);
+    }
     text.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
         Error::invalid("bad-setting", format!("'{text}' is not a port")).hint("A port is a number from 1 to 65535.")
     })
@@ -201,5 +232,29 @@ mod tests {
         assert_eq!(grants.members, [Member::Unix("/run/postgresql/.s.PGSQL.5433".into())]);
         assert_eq!(grants.tls.mode, TlsMode::Off);
         assert_eq!(grants.settings["user"], "postgres");
+    }
+
+    #[test]
+    fn several_hosts_are_members_with_one_port_for_all_or_one_for_each() {
+        let members = |host: &str, port: Option<&str>| {
+            let mut settings = map(&[("host", host)]);
+            settings.extend(port.map(|port| ("port".to_owned(), port.to_owned())));
+            let members = super::members(&postgres(), &settings).map_err(|error| error.message)?;
+            Ok::<_, String>(members.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(members("db1,db2", None).unwrap(), "db1:5432 db2:5432");
+        assert_eq!(members("db1, ::1", Some("5433")).unwrap(), "db1:5433 [::1]:5433");
+        assert_eq!(members("db1,db1,/run", Some("5432,5433,")).unwrap(), "db1:5432 db1:5433 /run/.s.PGSQL.5432");
+        assert_eq!(members("db1,db2,db3", Some("1,2")).unwrap_err(), "'port' names 2 ports, and 'host' 3 servers");
+        assert_eq!(members("db1,db2", Some("1,0")).unwrap_err(), "'0' is not a port");
+        assert_eq!(members("db1,", None).unwrap_err(), "'host' has an empty name");
+        assert_eq!(members("db1,db2,db1", None).unwrap_err(), "'host' names db1:5432 twice");
+    }
+
+    #[test]
+    fn only_sockets_alone_need_no_tls() {
+        let mode = |host: &str| grants(&postgres(), &map(&[("host", host)]), Secrets::new()).unwrap().tls.mode;
+        assert_eq!(mode("/run,/tmp"), TlsMode::Off);
+        assert_eq!(mode("/run,db"), TlsMode::VerifyFull);
     }
 }

@@ -11,7 +11,7 @@ use holdfast_sandbox::Description;
 use crate::clock;
 use crate::plugins::Loaded;
 use crate::resources::{
-    Backup, BackupStatus, Instance, InstanceStatus, Job, JobError, PluginInfo, Progress, SiteCopy, Target,
+    Backup, BackupStatus, Instance, InstanceStatus, Job, JobError, PluginInfo, Progress, SiteCopy, Source, Target,
     TargetStatus, Verified,
 };
 
@@ -105,6 +105,7 @@ pub(crate) fn backup(row: &BackupRow, copies: &[CopyRow], targets: &[TargetRow])
         created_at: clock::text(row.created_ms),
         updated_at: clock::text(row.updated_ms),
         resource_version: row.resource_version.to_string(),
+        source: row.document.as_deref().and_then(source),
         status: BackupStatus {
             state: row.state.to_string(),
             phase: row.phase.clone(),
@@ -126,6 +127,15 @@ pub(crate) fn backup(row: &BackupRow, copies: &[CopyRow], targets: &[TargetRow])
             job: row.job_id.clone(),
         },
     }
+}
+
+/// What a plugin's inventory says of the server.
+fn source(document: &str) -> Option<Source> {
+    #[derive(serde::Deserialize)]
+    struct Inventory {
+        server: Source,
+    }
+    serde_json::from_str::<Inventory>(document).ok().map(|inventory| inventory.server)
 }
 
 impl From<&Verification> for Verified {
@@ -180,5 +190,19 @@ pub(crate) fn job(row: &JobRow) -> Job {
         started_at: row.started_ms.map(clock::text),
         finished_at: row.finished_ms.map(clock::text),
         next_attempt_at: (row.state == JobState::Queued && row.attempts > 0).then(|| clock::text(row.not_before_ms)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inventory_tells_where_a_backup_came_from() {
+        let of = |document: &str| source(document).map(|source| (source.member, source.role));
+        let known = r#"{"entries":1,"server":{"version":"15.1","role":"standby","member":"db2:5432"}}"#;
+        assert_eq!(of(known), Some((Some("db2:5432".to_owned()), Some("standby".to_owned()))));
+        assert_eq!(of(r#"{"server":{"role":"primary"}}"#), Some((None, Some("primary".to_owned()))));
+        assert_eq!(of(r#"{"entries":1}"#), None);
     }
 }

@@ -108,7 +108,10 @@ impl<R: Read, W: Write> Wire<R, W> {
         let mut scram = ScramSha256::new(&login.password()?, binding);
         self.send(|buffer| frontend::sasl_initial_response(mechanism, scram.message(), buffer))?;
         match self.message()? {
-            Message::AuthenticationSaslContinue(body) => scram.update(body.data()).map_err(bad_scram)?,
+            Message::AuthenticationSaslContinue(body) => {
+                check_iterations(body.data())?;
+                scram.update(body.data()).map_err(bad_scram)?;
+            }
             Message::ErrorResponse(body) => return Err(self.refusal(&body)),
             _ => return Err(protocol_error("an unexpected message in the SCRAM exchange")),
         }
@@ -138,6 +141,25 @@ fn choose(offered: &AuthenticationSaslBody, transport: &Transport) -> Result<(&'
         _ if scram => Ok((SCRAM_SHA_256, ChannelBinding::unsupported())),
         _ => Err(Error::new("authentication-unsupported", "the server offers no SCRAM-SHA-256 that can be used here")
             .hint("Set password_encryption = scram-sha-256 at the server, and the role's password again.")),
+    }
+}
+
+/// Rounds of hashing that a server may ask for; its own default is 4,096. Each costs time before anything is proved.
+const MAX_ITERATIONS: u64 = 100_000;
+
+/// Refuses a server's first message of SCRAM, `r=NONCE,s=SALT,i=COUNT`, that asks for too much work.
+fn check_iterations(message: &[u8]) -> Result<()> {
+    let text = String::from_utf8_lossy(message);
+    let count = text.split(',').find_map(|part| part.strip_prefix("i="));
+    match count.map(str::parse::<u64>) {
+        Some(Ok(count)) if count > MAX_ITERATIONS => {
+            Err(Error::new("authentication-unsupported", format!("the server wants {count} rounds of SCRAM hashing"))
+                .hint(format!(
+                    "Set scram_iterations at the server to at most {MAX_ITERATIONS}, and the role's password again."
+                )))
+        }
+        // What is no number is malformed, and found so.
+        _ => Ok(()),
     }
 }
 

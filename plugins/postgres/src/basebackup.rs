@@ -1,13 +1,13 @@
 //! `BASE_BACKUP` itself: the command in both grammars, and the results that frame the copied data.
 //!
 //! From version 15 on one copy carries everything, its archives and the manifest marked by a letter in front of each
-//! piece; before, each archive and the manifest is a copy of its own.
+//! piece; before, each archive and the manifest is a copy of its own. Version 12 sends no manifest.
 
-use holdfast_sdk::{Result, io, job};
+use holdfast_sdk::{Error, Result, io, job};
 use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 
-use crate::failure::{protocol_error, quote_literal};
+use crate::failure::{DATA_CORRUPTED, protocol_error, quote_literal};
 use crate::lsn::Lsn;
 use crate::session::Session;
 use crate::wire::{Event, Row, column};
@@ -25,24 +25,25 @@ const MAX_NAMES: u64 = 8_192;
 pub struct Options<'a> {
     /// What the backup is called in `backup_label`.
     pub label: &'a str,
-    /// `CRC32C`, `SHA256` or `NONE`.
-    pub manifest_checksums: &'a str,
+    /// `CRC32C`, `SHA256` or `NONE`; none where the server writes no manifest.
+    pub manifest_checksums: Option<&'a str>,
 }
 
 /// The command in the grammar of the server's version.
 fn command(options: &Options, major: u32) -> String {
-    let Options { label, manifest_checksums } = options;
-    let label = quote_literal(label);
+    let label = quote_literal(options.label);
+    let manifest = |comma: &str| {
+        let sums = options.manifest_checksums;
+        sums.map(|sums| format!("{comma} MANIFEST 'yes'{comma} MANIFEST_CHECKSUMS '{sums}'")).unwrap_or_default()
+    };
     if major >= ONE_COPY {
+        let manifest = manifest(",");
         format!(
-            "BASE_BACKUP (LABEL {label}, PROGRESS true, CHECKPOINT 'fast', WAL true, WAIT false, TABLESPACE_MAP true, \
-             MANIFEST 'yes', MANIFEST_CHECKSUMS '{manifest_checksums}')"
+            "BASE_BACKUP (LABEL {label}, PROGRESS true, CHECKPOINT 'fast', WAL true, WAIT false, TABLESPACE_MAP true{manifest})"
         )
     } else {
-        format!(
-            "BASE_BACKUP LABEL {label} PROGRESS FAST WAL NOWAIT TABLESPACE_MAP MANIFEST 'yes' \
-             MANIFEST_CHECKSUMS '{manifest_checksums}'"
-        )
+        let manifest = manifest("");
+        format!("BASE_BACKUP LABEL {label} PROGRESS FAST WAL NOWAIT TABLESPACE_MAP{manifest}")
     }
 }
 
@@ -109,8 +110,9 @@ pub struct BaseBackup {
     pub start: Point,
     /// What is sent, in this order.
     pub spaces: Vec<Space>,
-    /// Before version 15, how many copies began.
+    /// Before version 15, how many copies began, and how many there are.
     copies: usize,
+    copies_expected: usize,
     copying: bool,
 }
 
@@ -118,12 +120,13 @@ impl BaseBackup {
     /// Begins. The server makes a checkpoint first, which may take long.
     pub fn begin(session: &mut Session, options: &Options, major: u32) -> Result<Self> {
         session.send(|buffer| frontend::query(&command(options, major), buffer))?;
-        while io::wait(&[&session.input.0], PATIENCE_MS)?.is_empty() {
-            job::progress("checkpoint", 0, None, "bytes");
-        }
+        wait_through("checkpoint", session)?;
         let start = Point::read(&session.next_result()?)?;
-        let spaces = session.next_result()?.iter().map(Space::read).collect::<Result<_>>()?;
-        Ok(Self { major, start, spaces, copies: 0, copying: false })
+        // The server looks at the size of every file now.
+        wait_through("estimate", session)?;
+        let spaces: Vec<Space> = session.next_result()?.iter().map(Space::read).collect::<Result<_>>()?;
+        let copies_expected = spaces.len() + usize::from(options.manifest_checksums.is_some());
+        Ok(Self { major, start, spaces, copies: 0, copies_expected, copying: false })
     }
 
     /// Whether archives end with their blocks of zeros.
@@ -140,6 +143,8 @@ impl BaseBackup {
                         return Ok(Some(piece));
                     }
                 }
+                // A small file that needs no padding is followed by none of it.
+                Event::CopyData(0) if self.copying => session.spend(1)?,
                 Event::CopyData(length) if self.copying => return Ok(Some(Piece::Data(length))),
                 Event::Message(Message::CopyOutResponse(_)) if !self.copying => {
                     self.copying = true;
@@ -152,8 +157,7 @@ impl BaseBackup {
                 }
                 Event::Message(Message::CopyDone) if self.copying => {
                     self.copying = false;
-                    // One copy a space, and one for the manifest.
-                    if self.major >= ONE_COPY || self.copies > self.spaces.len() {
+                    if self.major >= ONE_COPY || self.copies >= self.copies_expected {
                         return Ok(None);
                     }
                 }
@@ -163,12 +167,24 @@ impl BaseBackup {
         }
     }
 
-    /// Where it ended, once there are no more pieces.
-    pub fn end(self, session: &mut Session) -> Result<Point> {
+    /// Where it ended, once there are no more pieces, and the server's refusal if it found damaged pages: the backup is whole
+    /// then all the same.
+    pub fn end(self, session: &mut Session) -> Result<(Point, Option<Error>)> {
         let end = Point::read(&session.next_result()?)?;
-        session.end_of_answer()?;
-        Ok(end)
+        match session.end_of_answer() {
+            Ok(()) => Ok((end, None)),
+            Err(error) if error.code == DATA_CORRUPTED => Ok((end, Some(error))),
+            Err(error) => Err(error),
+        }
     }
+}
+
+/// Waits for the next bytes, however long it takes, with the phase as progress: this silence is no idle connection.
+fn wait_through(phase: &str, session: &Session) -> Result<()> {
+    while io::wait(&[&session.input.0], PATIENCE_MS)?.is_empty() {
+        job::progress(phase, 0, None, "bytes");
+    }
+    Ok(())
 }
 
 /// What the letter in front of a piece says; none for the server's own progress.
@@ -176,9 +192,10 @@ fn marked(session: &mut Session, length: u64) -> Result<Option<Piece>> {
     let rest = length.checked_sub(1).ok_or_else(|| protocol_error("an empty piece of a base backup"))?;
     let mut mark = [0];
     session.read(&mut mark)?;
-    if mark == *b"d" {
+    if mark == *b"d" && rest > 0 {
         return Ok(Some(Piece::Data(rest)));
     }
+    session.spend(length)?;
     if rest > MAX_NAMES {
         return Err(protocol_error(format!("names of {rest} bytes in a base backup")));
     }
@@ -209,9 +226,15 @@ mod tests {
 
     #[test]
     fn speaks_both_grammars() {
-        let options = Options { label: "it's", manifest_checksums: "CRC32C" };
-        assert!(command(&options, 15).starts_with("BASE_BACKUP (LABEL 'it''s', "));
-        assert!(command(&options, 14).starts_with("BASE_BACKUP LABEL 'it''s' PROGRESS FAST WAL NOWAIT"));
+        let options = Options { label: "it's", manifest_checksums: Some("CRC32C") };
+        let new = command(&options, 15);
+        assert!(new.starts_with("BASE_BACKUP (LABEL 'it''s', "), "{new}");
+        assert!(new.ends_with("TABLESPACE_MAP true, MANIFEST 'yes', MANIFEST_CHECKSUMS 'CRC32C')"), "{new}");
+        let old = command(&options, 14);
+        assert!(old.starts_with("BASE_BACKUP LABEL 'it''s' PROGRESS FAST WAL NOWAIT"), "{old}");
+        assert!(old.ends_with("TABLESPACE_MAP MANIFEST 'yes' MANIFEST_CHECKSUMS 'CRC32C'"), "{old}");
+        let oldest = command(&Options { manifest_checksums: None, ..options }, 12);
+        assert!(oldest.ends_with("NOWAIT TABLESPACE_MAP"), "{oldest}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::names;
 use crate::recorder::Recorder;
 use crate::rewrite::quote;
 use crate::server::show;
-use crate::session::{self, Purpose, Session};
+use crate::session::{self, Member, Purpose, Session};
 use crate::settings::Settings;
 use crate::wire::{column, single};
 
@@ -37,11 +37,12 @@ const SOURCES: &str = "'configuration file', 'command line', 'environment variab
 /// Writes the configuration that the backup lacks so far.
 pub fn record(
     settings: &Settings,
+    member: &Member,
     replication: &mut Session,
     recorder: &mut Recorder,
     warnings: &mut Vec<String>,
 ) -> Result<()> {
-    let mut sql = match session::open(settings, Purpose::Sql) {
+    let mut sql = match session::open(settings, member, Purpose::Sql(&settings.database)) {
         Ok(sql) => Some(sql),
         Err(error) => {
             if FILES.iter().all(|(file, _)| recorder.has(file)) {

@@ -1,20 +1,30 @@
 //! Takes a base backup: everything the server sends becomes entries, and the backup is whole or it is an error.
 //!
 //! Whole means: both result sets that frame the copy arrived, every archive ended at its end, the manifest's own checksum
-//! fits, and the server is the same one, in the same history, at the end as at the beginning.
+//! fits where there is one, the label, the cluster's identity and the log are there, and the server is the same one, in the
+//! same history, at the end as at the beginning.
+
+use std::collections::BTreeSet;
 
 use holdfast_sdk::document::{self, DumpRequest, Inventory, Position};
 use holdfast_sdk::{Error, Result, job};
 
 use crate::basebackup::{self, BaseBackup, Options, Piece, Point};
+use crate::completeness::{self, incomplete};
 use crate::config;
-use crate::failure::protocol_error;
+use crate::failure::{DATA_CORRUPTED, protocol_error};
 use crate::inventory::{Details, Tablespace};
+use crate::manifest::WalRange;
+use crate::members::{self, Choice, Reached, Unreached};
 use crate::recorder::{ManifestEntry, Recorder};
+use crate::relations::Relations;
 use crate::server::{Identity, Server};
-use crate::session::{self, Purpose, Session};
-use crate::settings::Settings;
+use crate::session::Session;
+use crate::settings::{Corruption, Settings};
 use crate::tar::Unpacker;
+
+/// Damaged pages that an error names.
+const MAX_NAMED: usize = 10;
 
 /// Does what the host asks for.
 pub fn dump(request: &DumpRequest) -> Result<Inventory> {
@@ -23,32 +33,43 @@ pub fn dump(request: &DumpRequest) -> Result<Inventory> {
             .hint("Use the method basebackup with type full."));
     }
     let settings = Settings::read()?;
-    let mut session = session::open(&settings, Purpose::Replication)?;
-    let server = Server::ask(&mut session)?;
-    let before = Identity::ask(&mut session)?;
-    let mut warnings = Vec::new();
+    let Choice { reached, unreached, warning } = members::choose(&settings)?;
+    let Reached { member, mut session, server, identity: before } = reached;
+    for Unreached { member, error } in &unreached {
+        job::log("warn", &format!("{} did not answer: {error}", member.address));
+    }
+    let mut warnings: Vec<String> = warning.into_iter().collect();
     reserve_log(&mut session, request, &server, &mut warnings);
 
     let label = format!("holdfast {}", request.job);
-    let options = Options { label: &label, manifest_checksums: settings.manifest_checksums };
-    let backup = BaseBackup::begin(&mut session, &options, server.major)?;
-    job::log("info", &format!("PostgreSQL {} {} begins at {}", server.version, server.role(), backup.start.lsn));
+    let manifest_checksums = server.writes_manifest().then_some(settings.manifest_checksums);
+    let backup = BaseBackup::begin(&mut session, &Options { label: &label, manifest_checksums }, server.major)?;
     let start = backup.start;
+    let (version, role, address) = (&server.version, server.role(), &member.address);
+    job::log("info", &format!("PostgreSQL {version} at {address}, a {role}: the backup begins at {}", start.lsn));
     let spaces = backup.spaces.clone();
-    let expected = spaces.iter().map(|space| space.bytes).fold(0, u64::saturating_add);
-    let mut recorder = Recorder::new(server.block_size, expected);
-    let end = receive(&mut session, backup, &mut recorder).map_err(|error| session.name_loss(error))?;
+    let mut recorder = Recorder::new(&server, &spaces);
+    let received = receive(&mut session, backup, &mut recorder, server.writes_manifest());
+    let (end, corrupted) = received.map_err(|error| session.name_loss(error))?;
 
     let after = Identity::ask(&mut session)?;
     check_same_server(&before, start, &after, end)?;
+    let needed = WalRange { timeline: start.timeline, start: start.lsn, end: end.lsn };
+    completeness::check(&recorder, &server, &before, &needed)?;
     warnings.extend(session.take_warnings());
-    config::record(&settings, &mut session, &mut recorder, &mut warnings)?;
+    if let Some(refusal) = corrupted {
+        let mut relations = Relations::new(&settings, &member, &spaces);
+        let lines = session.take_damage().lines(server.relation_segment_blocks, |path| relations.name(path));
+        warnings.extend(judge_damage(settings.corruption, lines, refusal)?);
+    }
+    config::record(&settings, &member, &mut session, &mut recorder, &mut warnings)?;
 
     let details = Details {
         block_size: server.block_size,
         wal_segment_size: server.wal_segment_size,
         relation_segment_blocks: server.relation_segment_blocks,
         data_checksums: server.data_checksums,
+        manifest: server.writes_manifest(),
         tablespaces: spaces.into_iter().filter_map(Tablespace::of).collect(),
     };
     Ok(Inventory {
@@ -59,6 +80,7 @@ pub fn dump(request: &DumpRequest) -> Result<Inventory> {
             system_identifier: before.system_identifier,
             timeline: Some(start.timeline),
             role: server.role().to_owned(),
+            member: Some(member.address),
         },
         position: Some(Position { from: start.lsn.to_string(), to: end.lsn.to_string() }),
         warnings,
@@ -76,11 +98,18 @@ fn reserve_log(session: &mut Session, request: &DumpRequest, server: &Server, wa
     }
 }
 
-/// Takes all archives and the manifest, and returns where the backup ended.
-fn receive(session: &mut Session, mut backup: BaseBackup, recorder: &mut Recorder) -> Result<Point> {
+/// Takes all archives and the manifest, and returns where the backup ended, with the server's refusal if pages were damaged.
+fn receive(
+    session: &mut Session,
+    mut backup: BaseBackup,
+    recorder: &mut Recorder,
+    with_manifest: bool,
+) -> Result<(Point, Option<Error>)> {
     let terminated = backup.terminates_archives();
-    let spaces = backup.spaces.clone();
-    let mut archives = 0;
+    let mut awaited: BTreeSet<Option<u32>> = backup.spaces.iter().map(|space| space.oid).collect();
+    if awaited.len() < backup.spaces.len() {
+        return Err(protocol_error("two tablespaces of one number"));
+    }
     let mut manifests = 0;
     let mut open = Open::Nothing;
     while let Some(piece) = backup.next(session)? {
@@ -90,11 +119,10 @@ fn receive(session: &mut Session, mut backup: BaseBackup, recorder: &mut Recorde
             (Piece::Data(_), Open::Nothing) => return Err(protocol_error("data before the first archive")),
             (Piece::Archive(oid), _) => {
                 open.close(recorder, terminated)?;
-                if !spaces.iter().any(|space| space.oid == oid) {
-                    return Err(protocol_error("an archive of an unknown tablespace"));
+                if !awaited.remove(&oid) {
+                    return Err(protocol_error("an archive of an unknown tablespace, or the second of one"));
                 }
                 recorder.enter(oid);
-                archives += 1;
                 open = Open::Archive(Box::new(Unpacker::new()));
             }
             (Piece::Manifest, _) => {
@@ -105,15 +133,29 @@ fn receive(session: &mut Session, mut backup: BaseBackup, recorder: &mut Recorde
         }
     }
     open.close(recorder, terminated)?;
-    if archives != spaces.len() || manifests != 1 {
-        return Err(incomplete(format!("{archives} of {} archives and {manifests} manifests", spaces.len())));
-    }
-    for file in ["backup_label", "global/pg_control"] {
-        if !recorder.has(file) {
-            return Err(incomplete(format!("no {file}")));
-        }
+    if !awaited.is_empty() || manifests != usize::from(with_manifest) {
+        return Err(incomplete(&format!("{} archives too few, and {manifests} manifests", awaited.len())));
     }
     backup.end(session)
+}
+
+/// What the operator is told of damaged pages, or the error that they are.
+fn judge_damage(corruption: Corruption, lines: Vec<String>, refusal: Error) -> Result<Vec<String>> {
+    // The words in which pages were named may be of a language that is not understood: then they are warnings already.
+    let lines = if lines.is_empty() { vec![refusal.message] } else { lines };
+    match corruption {
+        Corruption::Keep => Ok(lines),
+        Corruption::Refuse => {
+            let named = lines.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join("; ");
+            let more = match lines.len().saturating_sub(MAX_NAMED) {
+                0 => String::new(),
+                more => format!("; and {more} more"),
+            };
+            Err(Error::new(DATA_CORRUPTED, format!("the server sent damaged pages: {named}{more}")).hint(
+                "Repair or restore what is damaged, or keep such backups, with a warning for each page, by `--set corruption=keep`.",
+            ))
+        }
+    }
 }
 
 /// What data belongs to.
@@ -133,12 +175,6 @@ impl Open {
     }
 }
 
-fn incomplete(what: String) -> Error {
-    Error::new("backup-incomplete", format!("the server sent {what}"))
-        .hint("See the server's log, and try again.")
-        .retryable()
-}
-
 fn check_same_server(before: &Identity, start: Point, after: &Identity, end: Point) -> Result<()> {
     if before != after || start.timeline != before.timeline || end.timeline != start.timeline {
         return Err(Error::new(
@@ -155,4 +191,21 @@ fn check_same_server(before: &Identity, start: Point, after: &Identity, end: Poi
         return Err(protocol_error(format!("a backup from {} to {}", start.lsn, end.lsn)));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_is_kept_with_a_warning_or_refused_by_name() {
+        let refusal = || Error::new(DATA_CORRUPTED, "db says: damaged");
+        let lines: Vec<String> = (0..12).map(|block| format!("block {block}")).collect();
+        let judge = |corruption, lines: &[String]| judge_damage(corruption, lines.to_vec(), refusal());
+        assert_eq!(judge(Corruption::Keep, &lines).expect("kept"), lines);
+        assert_eq!(judge(Corruption::Keep, &[]).expect("kept"), ["db says: damaged"]);
+        let error = judge(Corruption::Refuse, &lines).expect_err("refused");
+        assert!(error.code == DATA_CORRUPTED && !error.retryable);
+        assert!(error.message.ends_with("block 8; block 9; and 2 more"), "{}", error.message);
+    }
 }

@@ -15,6 +15,8 @@ pub struct Peer {
     pub user: String,
     /// The database; none on a replication connection.
     pub database: Option<String>,
+    /// Whether the connection is one that TLS could protect, and does not.
+    pub plain: bool,
 }
 
 /// An error or a notice in the server's own words. They are not trusted: the host escapes them where it shows them.
@@ -30,7 +32,14 @@ pub struct Report {
     pub detail: String,
     /// What the server advises.
     pub hint: String,
+    /// The file of the server's source that speaks, such as `basebackup.c`; never translated.
+    pub file: String,
+    /// The function there.
+    pub routine: String,
 }
+
+/// The code of an error about damaged pages.
+pub const DATA_CORRUPTED: &str = "data-corrupted";
 
 /// Bytes kept of each text of the server's.
 const MAX_TEXT: usize = 1_000;
@@ -48,6 +57,8 @@ impl Report {
                 b'M' => report.message = text,
                 b'D' => report.detail = text,
                 b'H' => report.hint = text,
+                b'F' => report.file = text,
+                b'R' => report.routine = text,
                 _ => {}
             }
         }
@@ -87,36 +98,78 @@ impl Report {
                 format!("Check that the role {user} exists at the server and has LOGIN."),
             ),
             "3D000" => fatal("unknown-database", "Set `database` to one that exists; `postgres` does on most servers."),
-            "42501" if self.is_about_replication() => {
+            "42501" if self.is_about_replication(peer) => {
                 fatal("missing-privilege", format!("At the server, run: ALTER ROLE {user} REPLICATION;"))
             }
             "42501" => Meaning { code: "missing-privilege", hint: None, retryable: false },
-            "53300" if self.message.contains("max_wal_senders") || self.is_about_replication() => later(
+            "53300" if self.names("max_wal_senders") => later(
                 "no-free-wal-sender",
                 "Raise max_wal_senders in postgresql.conf and restart the server, or end another replication connection.",
             ),
             "53300" => later("too-many-connections", "Raise max_connections, or end other connections to the server."),
+            "53400" => later(
+                "no-free-replication-slot",
+                "Raise max_replication_slots in postgresql.conf and restart the server, or drop a slot that nobody uses.",
+            ),
+            "55000" => self.unfit_state(),
             "57P03" => later("server-starting", "Wait until the server accepts connections, and try again."),
+            // A slot that keeps more log than it may has its connection ended in the same words as a shutdown.
+            "57P01" if peer.database.is_none() => later(
+                "server-shut-down",
+                "Start the server if it was shut down, and try again. If it was not, raise max_slot_wal_keep_size in postgresql.conf: \
+                 more log was written during the backup than may be kept for it.",
+            ),
             "57P01" | "57P02" => later("server-shut-down", "Start the server, and try again."),
-            "58P01" if self.message.contains("WAL segment") => later(
+            "58P01" if self.names_log_segment() => later(
                 "wal-removed",
-                "Raise max_slot_wal_keep_size or wal_keep_size in postgresql.conf: the server removed log that the backup needs.",
+                "Raise max_slot_wal_keep_size, and wal_keep_size or wal_keep_segments, in postgresql.conf: the server removed log that the backup needs.",
             ),
             "XX001" => fatal(
-                "data-corrupted",
+                DATA_CORRUPTED,
                 "The server found damaged pages: see its log for the blocks, and repair or restore them before the next backup.",
             ),
             state if state.starts_with("53") => {
                 Meaning { code: "server-out-of-resources", hint: None, retryable: true }
             }
+            state if state.starts_with("58") => fatal(
+                "server-storage-failed",
+                "See the server's log: it could not read its own files, so check its disk and the files' owner.",
+            ),
             state if state.starts_with("08") => Meaning { code: "connection-lost", hint: None, retryable: true },
             _ => Meaning { code: "server-error", hint: None, retryable: false },
         }
     }
 
-    fn is_about_replication(&self) -> bool {
-        let message = self.message.to_lowercase();
-        ["replication", "wal sender", "walsender", "standby connections"].iter().any(|words| message.contains(words))
+    /// An object that is not in the state that a backup needs.
+    fn unfit_state(&self) -> Meaning {
+        if self.names("full_page_writes") {
+            return fatal("full-page-writes-off", FULL_PAGE_WRITES_HINT);
+        }
+        if self.names("wal_level") {
+            return fatal("wal-level-minimal", WAL_LEVEL_HINT);
+        }
+        // A standby that became a primary in the middle is found where a backup looks at the next file, and at its end.
+        if matches!(self.routine.as_str(), "sendDir" | "do_pg_stop_backup" | "do_pg_backup_stop") {
+            return later("server-changed", "Back up again: the server was promoted while the backup ran.");
+        }
+        Meaning { code: "server-error", hint: None, retryable: false }
+    }
+
+    /// Whether a word of the server's that no translation changes is in the report.
+    fn names(&self, word: &str) -> bool {
+        [&self.message, &self.detail, &self.hint].iter().any(|text| text.contains(word))
+    }
+
+    /// Whether the message has the name of a file of the log.
+    fn names_log_segment(&self) -> bool {
+        let words = self.message.split(|character: char| !character.is_ascii_alphanumeric());
+        words.into_iter().any(|word| word.len() == 24 && word.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    }
+
+    /// Whether a privilege is missing without which there are no replication connections. On one, it is found missing in the
+    /// beginning.
+    fn is_about_replication(&self, peer: &Peer) -> bool {
+        peer.database.is_none() && (self.routine.starts_with("Init") || self.message.contains("replication"))
     }
 
     /// The line of `pg_hba.conf` that would let us in.
@@ -133,7 +186,14 @@ impl Report {
         } else {
             format!("host {database} {user} {address} scram-sha-256")
         };
-        format!("Add this line to the server's pg_hba.conf, before any that rejects it, and reload the server: {rule}")
+        let otherwise = if peer.plain {
+            "Set `--set tls=verify-full` if the server lets the role in over TLS only. Else add"
+        } else {
+            "Add"
+        };
+        format!(
+            "{otherwise} this line to the server's pg_hba.conf, before any that rejects it, and reload the server: {rule}"
+        )
     }
 
     /// The address that the server sees us come from: it is quoted in the message, in whatever language.
@@ -143,6 +203,13 @@ impl Report {
         words.filter_map(|word| word.parse().ok()).next()
     }
 }
+
+/// What to do about a log that lacks what a backup needs.
+pub const WAL_LEVEL_HINT: &str = "Set wal_level = replica in postgresql.conf, and restart the server.";
+
+/// What to do about a standby whose primary leaves whole pages out of the log.
+pub const FULL_PAGE_WRITES_HINT: &str =
+    "Set full_page_writes = on in postgresql.conf of the primary, reload it, and wait for a checkpoint of the standby.";
 
 struct Meaning {
     code: &'static str,
@@ -181,7 +248,7 @@ mod tests {
     use super::*;
 
     fn peer() -> Peer {
-        Peer { address: "db:5432".into(), user: "backup".into(), database: None }
+        Peer { address: "db:5432".into(), user: "backup".into(), database: None, plain: false }
     }
 
     fn explain(state: &str, message: &str, peer: &Peer) -> Error {
@@ -218,7 +285,6 @@ mod tests {
                 "missing-privilege",
                 "ALTER ROLE backup REPLICATION;",
             ),
-            ("42501", "permission denied to start WAL sender", "missing-privilege", "ALTER ROLE backup REPLICATION;"),
             (
                 "53300",
                 "number of requested standby connections exceeds max_wal_senders (currently 0)",
@@ -226,13 +292,48 @@ mod tests {
                 "max_wal_senders",
             ),
             ("53300", "sorry, too many clients already", "too-many-connections", "max_connections"),
-            ("58P01", "requested WAL segment 00 has already been removed", "wal-removed", "max_slot_wal_keep_size"),
+            ("53400", "all replication slots are in use", "no-free-replication-slot", "max_replication_slots"),
+            (
+                "58P01",
+                "das angeforderte WAL-Segment 000000010000000000000002 wurde schon entfernt",
+                "wal-removed",
+                "max_slot_wal_keep_size",
+            ),
+            ("58P01", "could not open directory", "server-storage-failed", "disk"),
+            (
+                "55000",
+                "WAL generated with full_page_writes=off was replayed since last restartpoint",
+                "full-page-writes-off",
+                "of the primary",
+            ),
         ] {
             let error = explain(state, message, &peer());
             assert_eq!(error.code, code, "{message}");
             assert!(error.hint.is_some_and(|text| text.contains(hint)), "{message}");
         }
         assert_eq!(explain("42P01", "relation does not exist", &peer()).code, "server-error");
+    }
+
+    #[test]
+    fn what_is_said_in_another_language_is_known_by_where_it_is_said() {
+        let said = |state: &str, routine: &str, message: &str| {
+            let report =
+                Report { state: state.into(), routine: routine.into(), message: message.into(), ..Report::default() };
+            report.explain(&peer())
+        };
+        let role = said("42501", "InitPostgres", "keine Berechtigung, um WAL-Sender zu starten");
+        assert!(role.hint.is_some_and(|hint| hint.contains("ALTER ROLE backup REPLICATION;")));
+        for routine in ["sendDir", "do_pg_stop_backup", "do_pg_backup_stop"] {
+            let promoted = said("55000", routine, "der Standby wurde während der Online-Sicherung befördert");
+            assert!(promoted.code == "server-changed" && promoted.retryable, "{routine}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_may_want_tls_is_spoken_of() {
+        let plain = Peer { plain: true, ..peer() };
+        let hint = explain("28000", "no pg_hba.conf entry for host", &plain).hint.expect("hint");
+        assert!(hint.contains("tls=verify-full") && hint.ends_with("scram-sha-256"), "{hint}");
     }
 
     #[test]

@@ -42,8 +42,16 @@ pub struct Details {
     pub relation_segment_blocks: u32,
     /// Whether pages have checksums.
     pub data_checksums: bool,
+    /// Whether the server listed the files in a manifest: from version 13 on.
+    #[serde(default = "listed")]
+    pub manifest: bool,
     /// All but the two that are part of the data directory.
     pub tablespaces: Vec<Tablespace>,
+}
+
+/// Inventories that do not say are of a time when no server without manifests was backed up.
+fn listed() -> bool {
+    true
 }
 
 impl Details {
@@ -86,6 +94,7 @@ mod tests {
             wal_segment_size: 16 << 20,
             relation_segment_blocks: 131_072,
             data_checksums: true,
+            manifest: false,
             tablespaces: vec![Tablespace { oid: 16385, path: "/srv/fast".into() }],
         };
         let text = r#"{"entries":0,"bytes":0,"server":{"version":"15.1","systemIdentifier":"7","role":"primary"}}"#;
@@ -93,6 +102,8 @@ mod tests {
         assert!(Details::of(&inventory).is_err(), "another plugin's");
         inventory.details = details.clone().into_document().expect("an object");
         assert_eq!(Details::of(&inventory).expect("valid"), details);
+        inventory.details.remove("manifest");
+        assert!(Details::of(&inventory).expect("valid").manifest, "as it was before");
         inventory.details["walSegmentSize"] = 1.into();
         assert!(Details::of(&inventory).is_err());
     }

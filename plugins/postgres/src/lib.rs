@@ -5,18 +5,23 @@
 
 mod auth;
 mod basebackup;
+mod completeness;
 mod config;
 mod control;
+mod corruption;
 mod crc32c;
 mod dump;
 mod failure;
 mod inventory;
+mod label;
 mod lsn;
 mod manifest;
+mod members;
 mod names;
 mod page;
 mod probe;
 mod recorder;
+mod relations;
 mod restore;
 mod rewrite;
 mod server;

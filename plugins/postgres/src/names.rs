@@ -16,6 +16,8 @@ pub const CONFIG: &str = "config/";
 pub const MANIFEST: &str = "backup_manifest";
 /// What must be written last: a server takes a directory without it for no cluster.
 pub const CONTROL: &str = "data/global/pg_control";
+/// Where the data directory has the log.
+pub const LOG: &str = "pg_wal/";
 /// Where the data directory has links to its tablespaces.
 pub const LINKS: &str = "pg_tblspc/";
 
@@ -79,6 +81,12 @@ pub fn relation_file(entry: &str) -> Option<RelationFile> {
         }
         _ => return None,
     };
+    let segment = relation_segment(name)?;
+    Some(RelationFile { segment })
+}
+
+/// The number of a relation's file among those that it is cut into; none if it is no relation's.
+fn relation_segment(name: &str) -> Option<u32> {
     let (name, segment) = match name.split_once('.') {
         Some((name, segment)) if is_number(segment) => (name, segment.parse().ok()?),
         Some(_) => return None,
@@ -89,7 +97,24 @@ pub fn relation_file(entry: &str) -> Option<RelationFile> {
         Some(_) => return None,
         None => name,
     };
-    is_number(relation).then_some(RelationFile { segment })
+    is_number(relation).then_some(segment)
+}
+
+/// Whether a path at the server is that of a relation's file, in whatever tablespace.
+pub fn is_relation_path(path: &str) -> bool {
+    match path.rsplit('/').collect::<Vec<_>>()[..] {
+        [name, "global", ..] => relation_segment(name).is_some(),
+        [name, database, _, ..] => relation_segment(name).is_some() && is_number(database),
+        _ => false,
+    }
+}
+
+/// A relation file's path without the number of the segment, and that number.
+pub fn cut_segment(path: &str) -> (&str, u32) {
+    match path.rsplit_once('.') {
+        Some((relation, segment)) if is_number(segment) => (relation, segment.parse().unwrap_or(0)),
+        _ => (path, 0),
+    }
 }
 
 fn is_number(text: &str) -> bool {
@@ -135,6 +160,18 @@ mod tests {
         ] {
             assert_eq!(relation_file(entry), None, "{entry}");
         }
+    }
+
+    #[test]
+    fn knows_relation_files_at_the_server() {
+        for path in ["global/1262", "base/5/1259.3", "pg_tblspc/16385/PG_15_1/5/16390", "/srv/a b/PG_15_1/5/16390_vm"] {
+            assert!(is_relation_path(path), "{path}");
+        }
+        for path in ["1259", "5/1259", "base/x/1259", "base/5/pg_filenode.map", "global/pg_control", ""] {
+            assert!(!is_relation_path(path), "{path}");
+        }
+        assert_eq!(cut_segment("base/5/1259.3"), ("base/5/1259", 3));
+        assert_eq!(cut_segment("/srv/v1.2/PG_15_1/5/16390"), ("/srv/v1.2/PG_15_1/5/16390", 0));
     }
 
     #[test]

@@ -1,188 +1,124 @@
-//! Looks at a server the way a backup will, and says what stands in its way: each with the line or setting to change.
+//! Looks at the instance's servers the way a backup will, and says what stands in its way: each with the line or setting to
+//! change. That takes no more rights than a backup does: LOGIN and REPLICATION.
 //!
 //! A replication connection is what a backup needs. Where it is refused but one for SQL is not, the refusal is a problem
-//! like others; where neither can be had, it is the error.
+//! like others; where neither can be had from any member, it is the error.
 
-use holdfast_sdk::document::{Probe, Problem};
+mod problems;
+
+use holdfast_sdk::document::{self, Probe, Problem};
 use holdfast_sdk::{Error, Result};
 
-use crate::config;
-use crate::failure::{protocol_error, quote_identifier};
-use crate::server::{Identity, Server, show};
-use crate::session::{self, Purpose, Session};
+use crate::members::{self, Reached, Unreached};
+use crate::server::Server;
+use crate::session::{self, Member, Purpose, Session};
 use crate::settings::Settings;
-use crate::wire::{Row, column};
+use crate::wire::single;
 
 /// A refused replication connection that is a problem of the server's configuration, not of reaching it.
 const CONFIGURATION: &[&str] = &["missing-privilege", "pg-hba-denied", "no-free-wal-sender"];
 
-/// Looks at the instance's server.
+type Visit = Result<Reached<Session>, Unreached>;
+
+/// Looks at all members, and closely at the one that a backup would be taken from.
 pub fn probe() -> Result<Probe> {
     let settings = Settings::read()?;
-    match session::open(&settings, Purpose::Replication) {
-        Ok(session) => look(&settings, session),
-        Err(error) if CONFIGURATION.contains(&error.code.as_ref()) => {
-            // Who cannot ask in SQL either is simply denied.
-            let Ok(sql) = session::open(&settings, Purpose::Sql) else { return Err(error) };
-            look_without_replication(&settings, sql, error)
-        }
-        Err(error) => Err(error),
+    let mut visits: Vec<Visit> = Member::all().into_iter().map(|member| members::visit(&settings, member)).collect();
+    let members = visits.iter().map(seen).collect();
+    let differ = difference(&visits);
+    let mut probe = match choice(&settings, &visits).map(|at| visits.swap_remove(at)) {
+        Some(Ok(reached)) => look(&settings, reached)?,
+        _ => look_without_replication(&settings, visits.into_iter().filter_map(Result::err).collect())?,
+    };
+    probe.problems.splice(0..0, differ);
+    probe.members = members;
+    Ok(probe)
+}
+
+/// The member that a backup would be taken from, if any.
+fn choice(settings: &Settings, visits: &[Visit]) -> Option<usize> {
+    let supported = |visit: &Visit| visit.as_ref().is_ok_and(|reached| reached.server.check_version().is_ok());
+    let wanted = |visit: &Visit| visit.as_ref().is_ok_and(|reached| settings.prefer.accepts(&reached.server));
+    let best = visits.iter().position(|visit| supported(visit) && wanted(visit));
+    best.or_else(|| visits.iter().position(supported)).or_else(|| visits.iter().position(Result::is_ok))
+}
+
+fn seen(visit: &Visit) -> document::Member {
+    match visit {
+        Ok(reached) => document::Member {
+            address: reached.member.address.clone(),
+            reachable: true,
+            role: Some(reached.server.role().to_owned()),
+            version: Some(reached.server.version.clone()),
+            problem: reached.server.check_version().err().map(hindrance),
+        },
+        Err(Unreached { member, error }) => document::Member {
+            address: member.address.clone(),
+            reachable: CONFIGURATION.contains(&error.code.as_ref()),
+            role: None,
+            version: None,
+            problem: Some(hindrance(error.clone())),
+        },
     }
 }
 
-fn look(settings: &Settings, mut replication: Session) -> Result<Probe> {
-    let server = Server::ask(&mut replication)?;
-    let identity = Identity::ask(&mut replication)?;
-    let mut problems = Vec::new();
-    judge_settings(&mut replication, &server, &mut problems)?;
-    let size_bytes = match session::open(settings, Purpose::Sql) {
+/// Two members that are not copies of each other, if there are.
+fn difference(visits: &[Visit]) -> Option<Problem> {
+    let mut reached = visits.iter().filter_map(|visit| visit.as_ref().ok());
+    let first = reached.next()?;
+    reached.find_map(|other| members::check_same_data(first, other).err()).map(hindrance)
+}
+
+fn look(settings: &Settings, reached: Reached<Session>) -> Result<Probe> {
+    let Reached { member, session: mut replication, server, identity } = reached;
+    let mut problems: Vec<Problem> = server.check_version().err().map(hindrance).into_iter().collect();
+    problems.extend(problems::of_role(settings, &member, &server));
+    problems::of_settings(&mut replication, &server, &mut problems)?;
+    problems.extend(problems::of_slots(&mut replication, &server));
+    let size_bytes = match session::open(settings, &member, Purpose::Sql(&settings.database)) {
         Ok(mut sql) => {
-            judge_by_sql(&mut sql, settings, &mut problems)?;
-            size(&mut sql)?
+            problems::by_sql(&mut sql, settings, &server, &mut problems)?;
+            problems::size(&mut sql)?
         }
         Err(error) => {
-            problems.push(no_sql(settings, error));
+            problems.push(problems::no_sql(settings, error));
             None
         }
     };
-    Ok(Probe {
-        version: server.version.clone(),
-        role: server.role().to_owned(),
-        size_bytes,
-        server_id: identity.system_identifier,
-        problems,
-    })
+    Ok(found(&server, identity.system_identifier, size_bytes, problems))
 }
 
-/// What can be said without the connection that a backup needs.
-fn look_without_replication(settings: &Settings, mut sql: Session, refusal: Error) -> Result<Probe> {
+/// What can be said without the connection that a backup needs, of the first member that lets us in for questions.
+fn look_without_replication(settings: &Settings, unreached: Vec<Unreached>) -> Result<Probe> {
+    for Unreached { member, error } in &unreached {
+        if CONFIGURATION.contains(&error.code.as_ref())
+            && let Ok(sql) = session::open(settings, member, Purpose::Sql(&settings.database))
+        {
+            return look_by_sql(settings, sql, error.clone());
+        }
+    }
+    // Who cannot ask in SQL either is simply denied.
+    Err(members::none_answered(unreached))
+}
+
+fn look_by_sql(settings: &Settings, mut sql: Session, refusal: Error) -> Result<Probe> {
     let server = Server::ask(&mut sql)?;
     let rows = sql.query("SELECT system_identifier FROM pg_catalog.pg_control_system()")?;
-    let server_id = crate::wire::single(&rows)?.to_owned();
-    let mut problems = vec![Problem {
-        code: refusal.code.into_owned(),
-        message: refusal.message,
-        hint: refusal.hint.unwrap_or_default(),
-        blocking: true,
-    }];
-    judge_settings(&mut sql, &server, &mut problems)?;
-    judge_by_sql(&mut sql, settings, &mut problems)?;
-    let size_bytes = size(&mut sql)?;
-    Ok(Probe { version: server.version.clone(), role: server.role().to_owned(), size_bytes, server_id, problems })
+    let server_id = single(&rows)?.to_owned();
+    let mut problems = vec![hindrance(refusal)];
+    problems::of_settings(&mut sql, &server, &mut problems)?;
+    problems::by_sql(&mut sql, settings, &server, &mut problems)?;
+    let size_bytes = problems::size(&mut sql)?;
+    Ok(found(&server, server_id, size_bytes, problems))
 }
 
-/// Problems that any role may see.
-fn judge_settings(session: &mut Session, server: &Server, problems: &mut Vec<Problem>) -> Result<()> {
-    if show(session, "wal_level")? == "minimal" {
-        problems.push(blocking(
-            "wal-level-minimal",
-            "wal_level is minimal: the log does not carry what a backup needs",
-            "Set wal_level = replica in postgresql.conf, and restart the server.",
-        ));
-    }
-    if server.standby && show(session, "full_page_writes")? == "off" {
-        problems.push(blocking(
-            "full-page-writes-off",
-            "the server is a standby, and full_page_writes is off",
-            "Set full_page_writes = on in postgresql.conf of the primary, reload it, and wait for a checkpoint.",
-        ));
-    }
-    if show(session, "max_replication_slots")? == "0" {
-        problems.push(note(
-            "no-replication-slots",
-            "max_replication_slots is 0: nothing keeps the log that a backup needs while it runs",
-            "Set max_replication_slots = 10 in postgresql.conf, and restart the server.",
-        ));
-    }
-    let kept = show(session, "max_slot_wal_keep_size")?;
-    if kept != "-1" {
-        problems.push(note(
-            "slot-log-limited",
-            format!("max_slot_wal_keep_size is {kept}: a backup during which more log is written fails"),
-            "Set max_slot_wal_keep_size in postgresql.conf to more than is written during a backup, and reload the server.",
-        ));
-    }
-    if !server.data_checksums {
-        problems.push(note(
-            "data-checksums-off",
-            "the cluster has no data checksums: damaged pages are backed up unnoticed",
-            "Stop the server once and run pg_checksums --enable.",
-        ));
-    }
-    Ok(())
+fn found(server: &Server, server_id: String, size_bytes: Option<u64>, problems: Vec<Problem>) -> Probe {
+    let (version, role) = (server.version.clone(), server.role().to_owned());
+    Probe { version, role, size_bytes, server_id, problems, members: Vec::new() }
 }
 
-/// Problems that take SQL to see.
-fn judge_by_sql(sql: &mut Session, settings: &Settings, problems: &mut Vec<Problem>) -> Result<()> {
-    let free = "SELECT pg_catalog.current_setting('max_replication_slots')::int - count(*) FROM pg_catalog.pg_replication_slots";
-    if number(sql, free)? == Some(0) && !problems.iter().any(|problem| problem.code == "no-replication-slots") {
-        problems.push(note(
-            "no-free-replication-slot",
-            "all replication slots are in use: nothing keeps the log that a backup needs while it runs",
-            "Raise max_replication_slots in postgresql.conf, or drop a slot that nobody uses.",
-        ));
-    }
-    let user = quote_identifier(&settings.user);
-    if number(sql, READABLE)? == Some(0) {
-        problems.push(note(
-            "configuration-unreadable",
-            format!("{user} may not read configuration files: those outside of the data directory are backed up from the settings only"),
-            config::grant(&user),
-        ));
-    }
-    let unlogged = "SELECT count(*) FROM pg_catalog.pg_class WHERE relpersistence = 'u' AND relkind IN ('r', 'm')";
-    if let Some(count @ 1..) = number(sql, unlogged)? {
-        problems.push(note(
-            "unlogged-tables",
-            format!("unlogged tables of the database {}, empty after a restore: {count}", settings.database),
-            "Run ALTER TABLE ... SET LOGGED for those whose rows matter.",
-        ));
-    }
-    Ok(())
-}
-
-/// Whether the role may read files of the server's, or need not because they lie in the data directory.
-const READABLE: &str = "SELECT CASE \
-    WHEN (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) THEN 1 \
-    WHEN NOT pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE') THEN 0 \
-    WHEN pg_catalog.current_setting('config_file') LIKE pg_catalog.current_setting('data_directory') || '/%' THEN 1 \
-    WHEN pg_catalog.pg_has_role('pg_read_server_files', 'USAGE') \
-        AND pg_catalog.has_function_privilege('pg_catalog.pg_read_file(text)', 'EXECUTE') THEN 1 \
-    ELSE 0 END";
-
-/// Bytes of all databases; none if the role may not know.
-fn size(sql: &mut Session) -> Result<Option<u64>> {
-    let may =
-        "pg_catalog.has_database_privilege(oid, 'CONNECT') OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE')";
-    let query = format!(
-        "SELECT CASE WHEN bool_and({may}) THEN sum(CASE WHEN {may} THEN pg_catalog.pg_database_size(oid) END)::bigint END \
-         FROM pg_catalog.pg_database"
-    );
-    number(sql, &query)
-}
-
-fn number(sql: &mut Session, query: &str) -> Result<Option<u64>> {
-    let rows: Vec<Row> = sql.query(query)?;
-    match rows.first() {
-        Some(row) if row.first() == Some(&None) => Ok(None),
-        Some(row) => column(row, 0)?.parse().map(Some).map_err(|_| protocol_error("a count that is no number")),
-        None => Err(protocol_error("a count without a row")),
-    }
-}
-
-fn no_sql(settings: &Settings, error: Error) -> Problem {
-    let hint = error.hint.unwrap_or_else(|| format!("Let the role connect to the database {}.", settings.database));
-    note(
-        "no-sql-connection",
-        format!("size and configuration are unknown, because SQL is refused: {}", error.message),
-        hint,
-    )
-}
-
-fn blocking(code: &str, message: impl Into<String>, hint: impl Into<String>) -> Problem {
-    Problem { blocking: true, ..note(code, message, hint) }
-}
-
-fn note(code: &str, message: impl Into<String>, hint: impl Into<String>) -> Problem {
-    Problem { code: code.to_owned(), message: message.into(), hint: hint.into(), blocking: false }
+/// An error as something that keeps every backup from succeeding.
+fn hindrance(error: Error) -> Problem {
+    let Error { code, message, hint, .. } = error;
+    Problem { code: code.into_owned(), message, hint: hint.unwrap_or_default(), blocking: true }
 }

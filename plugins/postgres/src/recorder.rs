@@ -1,36 +1,65 @@
 //! Writes what a base backup sends as entries: every file of its own, so that unchanged files and pages are found again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 use holdfast_sdk::archive::{self, ContentClass, Entry, EntryKind, Tally};
 use holdfast_sdk::io::{ByteSink, ByteSource, MAX_LIST, MIN_TRANSFER, Reader, transfer_exact};
 use holdfast_sdk::{Error, Result, job};
 
+use crate::basebackup::Space;
 use crate::manifest::Seal;
 use crate::names;
+use crate::server::Server;
 use crate::tar::{Kind, Member, Store};
 
 /// Files of the data directory whose presence decides something later.
-const NOTED: &[&str] = &["backup_label", "global/pg_control", "postgresql.conf", "pg_hba.conf", "pg_ident.conf"];
+const NOTED: &[&str] = &["postgresql.conf", "pg_hba.conf", "pg_ident.conf"];
+
+/// Files of the data directory whose content does: it is kept in memory too.
+const KEPT: &[&str] = &["backup_label", "global/pg_control"];
+
+/// Bytes that such a file may have.
+const MAX_KEPT: u64 = 64 << 10;
 
 /// The backup that is being written.
 pub struct Recorder {
     tally: Tally,
     block_size: u32,
+    wal_segment_size: u64,
+    /// Tablespaces that the server announced: the only links that there may be.
+    tablespaces: Vec<u32>,
     /// Where members of the current archive go, with `/` at the end.
     prefix: String,
     /// Which of [`NOTED`] there were.
     noted: BTreeSet<String>,
+    /// Those of [`KEPT`] there were.
+    kept: BTreeMap<String, Vec<u8>>,
+    /// Which of them is being taken.
+    keeping: Option<String>,
+    /// Names of the log's segments that are whole.
+    log: BTreeSet<String>,
     moved: u64,
     expected: Option<u64>,
 }
 
 impl Recorder {
-    /// Of a server with pages of `block_size` bytes that expects to send `expected` bytes.
-    pub fn new(block_size: u32, expected: u64) -> Self {
-        let expected = (expected > 0).then_some(expected);
-        Self { tally: Tally::default(), block_size, prefix: String::new(), noted: BTreeSet::new(), moved: 0, expected }
+    /// Of this server, which announced what it will send.
+    pub fn new(server: &Server, spaces: &[Space]) -> Self {
+        let expected = spaces.iter().map(|space| space.bytes).fold(0, u64::saturating_add);
+        Self {
+            tally: Tally::default(),
+            block_size: server.block_size,
+            wal_segment_size: server.wal_segment_size,
+            tablespaces: spaces.iter().filter_map(|space| space.oid).collect(),
+            prefix: String::new(),
+            noted: BTreeSet::new(),
+            kept: BTreeMap::new(),
+            keeping: None,
+            log: BTreeSet::new(),
+            moved: 0,
+            expected: (expected > 0).then_some(expected),
+        }
     }
 
     /// Another archive begins: of this tablespace, or of the data directory.
@@ -44,6 +73,40 @@ impl Recorder {
     /// Whether the data directory had this file.
     pub fn has(&self, file: &str) -> bool {
         self.noted.contains(file)
+    }
+
+    /// The content of one of the files that are kept in memory.
+    pub fn kept(&self, file: &str) -> Option<&[u8]> {
+        self.kept.get(file).map(Vec::as_slice)
+    }
+
+    /// Whether this segment of the log was sent whole.
+    pub fn has_log(&self, segment: &str) -> bool {
+        self.log.contains(segment)
+    }
+
+    /// Remembers what decides something later.
+    fn note(&mut self, member: &Member) -> Result<()> {
+        let path = member.path.as_str();
+        let linked = path.strip_prefix(names::LINKS).and_then(|oid| oid.parse().ok());
+        match member.kind {
+            Kind::Symlink(_) if !linked.is_some_and(|oid| self.tablespaces.contains(&oid)) => {
+                let message = format!("the server sent the link {path:?}, which leads to no tablespace");
+                return Err(Error::new("malformed-archive", message));
+            }
+            Kind::File(_) if NOTED.contains(&path) => {
+                self.noted.insert(path.to_owned());
+            }
+            Kind::File(..=MAX_KEPT) if KEPT.contains(&path) => {
+                self.keeping = Some(path.to_owned());
+                self.kept.insert(path.to_owned(), Vec::new());
+            }
+            Kind::File(size) if size == self.wal_segment_size => {
+                self.log.extend(path.strip_prefix(names::LOG).map(str::to_owned));
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Writes a file that is in memory.
@@ -71,8 +134,13 @@ impl Store for Recorder {
         if job::stop_requested() {
             return Err(Error::new("cancelled", "the backup was cancelled"));
         }
-        if self.prefix == names::DATA && NOTED.contains(&member.path.as_str()) {
-            self.noted.insert(member.path.clone());
+        match &member.kind {
+            _ if self.prefix == names::DATA => self.note(member)?,
+            Kind::Symlink(_) => {
+                let message = format!("the server sent the link {:?} in a tablespace", member.path);
+                return Err(Error::new("malformed-archive", message));
+            }
+            _ => {}
         }
         let path = format!("{}{}", self.prefix, member.path);
         let class = names::class(&path, self.block_size);
@@ -86,7 +154,12 @@ impl Store for Recorder {
     }
 
     fn append(&mut self, sink: &mut ByteSink, input: &mut Reader<ByteSource>, length: u64) -> Result<()> {
-        if length >= MIN_TRANSFER {
+        if let Some(kept) = self.keeping.as_ref().and_then(|file| self.kept.get_mut(file)) {
+            // It is no larger than what one call carries.
+            let bytes = input.0.read_exact(length as u32)?;
+            sink.write(&bytes)?;
+            kept.extend(bytes);
+        } else if length >= MIN_TRANSFER {
             transfer_exact(&input.0, sink, length)?;
         } else {
             sink.write(&input.0.read_exact(length as u32)?)?;
@@ -96,6 +169,7 @@ impl Store for Recorder {
     }
 
     fn end(&mut self, sink: ByteSink) -> Result<()> {
+        self.keeping = None;
         self.tally.finish(sink)?;
         Ok(())
     }

@@ -48,7 +48,7 @@ pub fn restore() -> Result<Restored> {
         files: 0,
         notes: Vec::new(),
     };
-    restore.run(inventory.bytes)
+    restore.run(inventory.bytes, details.manifest)
 }
 
 struct Restore<'a> {
@@ -63,12 +63,14 @@ struct Restore<'a> {
 }
 
 impl Restore<'_> {
-    fn run(mut self, expected: u64) -> Result<Restored> {
+    fn run(mut self, expected: u64, with_manifest: bool) -> Result<Restored> {
         destination::create_directory(MAIN, "", DIRECTORY_MODE)?;
         self.extract_below(names::DATA, expected)?;
         self.prepare_tablespaces()?;
         self.extract_below(names::TABLESPACES, expected)?;
-        self.queue_file(names::MANIFEST, MAIN, names::MANIFEST.to_owned())?;
+        if with_manifest {
+            self.queue_file(names::MANIFEST, MAIN, names::MANIFEST.to_owned())?;
+        }
         self.flush()?;
         self.write_configuration()?;
         destination::settle()?;

@@ -7,8 +7,11 @@ use crate::lsn;
 use crate::session::Session;
 use crate::wire::column;
 
-/// The oldest major version that writes backup manifests.
-pub const OLDEST: u32 = 13;
+/// The oldest major version that is backed up.
+const OLDEST: u32 = 12;
+
+/// The first that writes backup manifests.
+const WITH_MANIFEST: u32 = 13;
 
 /// Which data a server serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,16 +53,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Asks the server; one that is too old is refused.
+    /// Asks the server.
     pub fn ask(session: &mut Session) -> Result<Self> {
         let number: u32 = parse(&show(session, "server_version_num")?)?;
         let version = session.version().split(' ').next().unwrap_or_default().to_owned();
         let major = number / 10_000;
-        if major < OLDEST {
-            return Err(Error::new("version-unsupported", format!("the server is PostgreSQL {version}")).hint(
-                format!("Upgrade the server to version {OLDEST} or later: older ones write no backup manifest."),
-            ));
-        }
         let block_size: u32 = parse(&show(session, "block_size")?)?;
         let wal_segment_size = size(&show(session, "wal_segment_size")?)?;
         let relation_segment_size = size(&show(session, "segment_size")?)?;
@@ -79,6 +77,21 @@ impl Server {
             relation_segment_blocks: relation_segment_blocks.map_err(|_| protocol_error("a relation segment size"))?,
             data_checksums: show(session, "data_checksums")? == "on",
         })
+    }
+
+    /// Refuses a server that is too old.
+    pub fn check_version(&self) -> Result<()> {
+        if self.major < OLDEST {
+            let message = format!("the server is PostgreSQL {}", self.version);
+            return Err(Error::new("version-unsupported", message)
+                .hint(format!("Upgrade the server to PostgreSQL {OLDEST} or later.")));
+        }
+        Ok(())
+    }
+
+    /// Whether it lists the files of a backup in a manifest.
+    pub fn writes_manifest(&self) -> bool {
+        self.major >= WITH_MANIFEST
     }
 
     /// `primary` or `standby`.
@@ -117,6 +130,22 @@ pub fn size(text: &str) -> Result<u64> {
     };
     let bytes = parse::<u64>(number)?.checked_mul(1 << shift);
     bytes.ok_or_else(|| protocol_error(format!("{text:?} where a size should be")))
+}
+
+#[cfg(test)]
+impl Server {
+    /// One as good as any.
+    pub fn example(standby: bool) -> Self {
+        Self {
+            version: "15.18".into(),
+            major: 15,
+            standby,
+            block_size: 8_192,
+            wal_segment_size: 16 << 20,
+            relation_segment_blocks: 131_072,
+            data_checksums: true,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -22,21 +22,52 @@ pub type Session = Wire<Reader<ByteSource>, Writer<ByteSink>>;
 
 /// What a session is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub enum Purpose<'a> {
     /// Base backups.
     Replication,
-    /// Questions in SQL.
-    Sql,
+    /// Questions in SQL, in this database.
+    Sql(&'a str),
 }
 
-/// Opens a session at the instance's first member.
-pub fn open(settings: &Settings, purpose: Purpose) -> Result<Session> {
-    let address = endpoint::addresses().into_iter().next();
-    let address = address.ok_or_else(|| Error::new("not-granted", "the job was given no server to connect to"))?;
-    let connection = endpoint::connect(0)?;
-    let transport = encrypt(&connection, settings, &address)?;
-    let database = (purpose == Purpose::Sql).then_some(settings.database.as_str());
-    let peer = Peer { address, user: settings.user.clone(), database: database.map(str::to_owned) };
+/// One of the instance's servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its place among those that the job was granted.
+    position: u32,
+    /// Its address, as the host names it.
+    pub address: String,
+}
+
+impl Member {
+    /// All that the job was granted, in the operator's order.
+    pub fn all() -> Vec<Self> {
+        let members = (0..).zip(endpoint::addresses());
+        members.map(|(position, address)| Self { position, address }).collect()
+    }
+}
+
+#[cfg(test)]
+impl Member {
+    /// One at this address.
+    pub fn of(address: &str) -> Self {
+        Self { position: 0, address: address.to_owned() }
+    }
+}
+
+/// Opens a session at a member.
+pub fn open(settings: &Settings, member: &Member, purpose: Purpose) -> Result<Session> {
+    let connection = endpoint::connect(member.position)?;
+    let transport = encrypt(&connection, settings, &member.address)?;
+    let database = match purpose {
+        Purpose::Replication => None,
+        Purpose::Sql(database) => Some(database),
+    };
+    let peer = Peer {
+        address: member.address.clone(),
+        user: settings.user.clone(),
+        database: database.map(str::to_owned),
+        plain: matches!(transport, Transport::Plain),
+    };
     let mut session = Wire::new(Reader(connection.input()), Writer(connection.output()), peer);
     let password = || Ok(job::secret("password")?);
     session.log_in(&Login { user: &settings.user, database, transport, password: &password })?;

@@ -37,9 +37,21 @@ fn settings() -> Vec<Setting> {
     vec![
         Setting {
             required: true,
-            ..plain("host", "Name or address of the server, or the directory of its Unix socket")
+            ..plain(
+                "host",
+                "Name or address of the server, or the directory of its Unix socket; several, a primary and its standbys, \
+                 with commas between them",
+            )
         },
-        default(plain("port", "Port of the server"), "5432"),
+        default(plain("port", "Port of the server; one for all, or one for each with commas between them"), "5432"),
+        values(
+            plain(
+                "prefer",
+                "Role of the server to back up; where none of that role answers, another is taken with a warning. any: the \
+                 first that answers",
+            ),
+            &["any", "primary", "standby"],
+        ),
         Setting { required: true, ..plain("user", "Role with LOGIN and REPLICATION") },
         Setting { secret: true, ..plain("password", "Password of the role") },
         default(plain("database", "Database to ask for sizes and settings"), "postgres"),
@@ -57,7 +69,34 @@ fn settings() -> Vec<Setting> {
             ),
             &["crc32c", "sha256", "none"],
         ),
+        values(
+            plain(
+                "corruption",
+                "What becomes of a backup in which the server found damaged pages: kept with a warning for each, or refused",
+            ),
+            &["keep", "refuse"],
+        ),
     ]
+}
+
+/// Which member a backup is taken from, where there is a choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preference {
+    /// The first that answers.
+    Any,
+    /// One that takes writes.
+    Primary,
+    /// One that follows another.
+    Standby,
+}
+
+/// What becomes of a backup with pages that were damaged at the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Corruption {
+    /// It is kept, with a warning for each.
+    Keep,
+    /// It fails.
+    Refuse,
 }
 
 /// What was set, as far as the plugin itself needs it: name, port and TLS policy are the host's.
@@ -71,6 +110,10 @@ pub struct Settings {
     pub tls_off: bool,
     /// As the server calls it: `CRC32C`, `SHA256` or `NONE`.
     pub manifest_checksums: &'static str,
+    /// Which member to back up.
+    pub prefer: Preference,
+    /// What to do about damaged pages.
+    pub corruption: Corruption,
 }
 
 impl Settings {
@@ -83,22 +126,37 @@ impl Settings {
         let user = setting("user").filter(|user| !user.is_empty()).ok_or_else(|| {
             Error::new("setting-missing", "the setting user is missing").hint("Set it by `--set user=ROLE`.")
         })?;
-        let manifest_checksums = match setting("manifest-checksums").as_deref() {
-            None | Some("crc32c") => "CRC32C",
-            Some("sha256") => "SHA256",
-            Some("none") => "NONE",
-            Some(other) => {
-                return Err(Error::new("setting-invalid", format!("the setting manifest-checksums is {other:?}"))
-                    .hint("Set it to crc32c, sha256 or none."));
-            }
-        };
         Ok(Self {
             user,
             database: setting("database").filter(|name| !name.is_empty()).unwrap_or_else(|| "postgres".into()),
             tls_off: setting("tls").as_deref() == Some("off"),
-            manifest_checksums,
+            manifest_checksums: choice(
+                &setting,
+                "manifest-checksums",
+                &[("crc32c", "CRC32C"), ("sha256", "SHA256"), ("none", "NONE")],
+            )?,
+            prefer: choice(
+                &setting,
+                "prefer",
+                &[("any", Preference::Any), ("primary", Preference::Primary), ("standby", Preference::Standby)],
+            )?,
+            corruption: choice(&setting, "corruption", &[("keep", Corruption::Keep), ("refuse", Corruption::Refuse)])?,
         })
     }
+}
+
+/// What a setting with few values means; the first of them where it is not set.
+fn choice<T: Copy>(setting: impl Fn(&str) -> Option<String>, key: &str, values: &[(&str, T)]) -> Result<T> {
+    let set = setting(key);
+    let known = match set.as_deref() {
+        None => values.first(),
+        Some(set) => values.iter().find(|(value, _)| *value == set),
+    };
+    known.map(|(_, meaning)| *meaning).ok_or_else(|| {
+        let values: Vec<&str> = values.iter().map(|(value, _)| *value).collect();
+        Error::new("setting-invalid", format!("the setting {key} is {:?}", set.unwrap_or_default()))
+            .hint(format!("Set it to one of: {}.", values.join(", ")))
+    })
 }
 
 #[cfg(test)]
@@ -129,6 +187,9 @@ mod tests {
             ("postgres", "CRC32C", false)
         );
         assert!(set("tls", "off").expect("valid").tls_off);
+        assert_eq!((settings.prefer, settings.corruption), (Preference::Any, Corruption::Keep));
+        assert_eq!(set("prefer", "standby").expect("valid").prefer, Preference::Standby);
+        assert_eq!(set("corruption", "refuse").expect("valid").corruption, Corruption::Refuse);
         assert_eq!(set("manifest-checksums", "md5").expect_err("wrong").code, "setting-invalid");
         assert_eq!(set("user", "").expect_err("missing").code, "setting-missing");
     }

@@ -18,6 +18,12 @@ pub const BLOCK: usize = 512;
 /// Long names and pax records take no more than this.
 const MAX_EXTENSION: u64 = 64 * 1024;
 
+/// Extension headers before one member: its name, its link, its records, and some that concern all.
+const MAX_EXTENSIONS: u32 = 8;
+
+/// Blocks of zeros at the end: two, and what fills up a record of ten kilobytes.
+const MAX_END: u64 = 40 * BLOCK as u64;
+
 /// What a member of the archive is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -66,8 +72,8 @@ enum State<K> {
     Extension(Type, Vec<u8>, u64, u64),
     /// In padding.
     Padding(u64),
-    /// After the first block of zeros, of which an archive has two at its end.
-    End,
+    /// After the first block of zeros, of which an archive has two at its end, and so many bytes more of them.
+    End(u64),
 }
 
 /// Takes one archive apart.
@@ -75,12 +81,14 @@ pub struct Unpacker<S: Store> {
     state: State<S::Sink>,
     header: [u8; BLOCK],
     extensions: Extensions,
+    /// Headers of extensions since the last member.
+    extension_count: u32,
 }
 
 impl<S: Store> Unpacker<S> {
     /// At the beginning of an archive.
     pub fn new() -> Self {
-        Self { state: State::Header(0), header: [0; BLOCK], extensions: Extensions::default() }
+        Self { state: State::Header(0), header: [0; BLOCK], extensions: Extensions::default(), extension_count: 0 }
     }
 
     /// Takes exactly the next `length` bytes of the archive from `input`.
@@ -136,11 +144,12 @@ impl<S: Store> Unpacker<S> {
                 self.state = after_padding(*remaining - part);
                 Ok(part)
             }
-            State::End => {
+            State::End(zeros) => {
                 let mut block = [0; BLOCK];
                 let part = length.min(BLOCK as u64);
                 input.read_exact(&mut block[..part as usize])?;
-                if block != [0; BLOCK] {
+                *zeros += part;
+                if block != [0; BLOCK] || *zeros > MAX_END {
                     return Err(malformed("the archive goes on after its end"));
                 }
                 Ok(part)
@@ -151,11 +160,15 @@ impl<S: Store> Unpacker<S> {
     /// What a complete header leads to.
     fn next(&mut self, store: &mut S) -> Result<State<S::Sink>> {
         if self.header == [0; BLOCK] {
-            return Ok(State::End);
+            return Ok(State::End(0));
         }
         let header = Header::parse(&self.header)?;
         let padding = |size: u64| size.wrapping_neg() % BLOCK as u64;
         if header.kind.is_extension() {
+            self.extension_count += 1;
+            if self.extension_count > MAX_EXTENSIONS {
+                return Err(malformed("extension headers without a member"));
+            }
             return match header.size {
                 0 => Ok(State::Header(0)),
                 size @ 1..=MAX_EXTENSION => Ok(State::Extension(header.kind, Vec::new(), size, padding(size))),
@@ -163,6 +176,7 @@ impl<S: Store> Unpacker<S> {
             };
         }
         let member = header.member(std::mem::take(&mut self.extensions))?;
+        self.extension_count = 0;
         let sink = store.begin(&member)?;
         match member.kind {
             Kind::File(size @ 1..) => Ok(State::Body(sink, size, padding(size))),
@@ -177,7 +191,7 @@ impl<S: Store> Unpacker<S> {
     /// blocks of zeros, which servers before version 15 leave out.
     pub fn finish(self, terminated: bool) -> Result<()> {
         match self.state {
-            State::End => Ok(()),
+            State::End(_) => Ok(()),
             State::Header(0) if !terminated => Ok(()),
             _ => Err(malformed("the archive was cut before its end")),
         }

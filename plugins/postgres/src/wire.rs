@@ -11,6 +11,7 @@ use holdfast_sdk::{Error, Result};
 use postgres_protocol::message::backend::{DataRowBody, ErrorResponseBody, Message};
 use postgres_protocol::message::frontend;
 
+use crate::corruption::Damage;
 use crate::failure::{Peer, Report, protocol_error};
 
 /// No message besides `CopyData` is larger: a row with a whole configuration file is the largest we ask for.
@@ -18,6 +19,12 @@ const MAX_MESSAGE: usize = 4 << 20;
 
 /// All rows of one result together.
 const MAX_RESULT: usize = 8 << 20;
+
+/// What a row costs besides its bytes.
+const ROW_COST: usize = 64;
+
+/// All messages of one session besides `CopyData`: more come from nobody who means well.
+const MAX_SESSION: u64 = 256 << 20;
 
 /// Warnings of the server that are kept; more are only counted.
 const MAX_WARNINGS: usize = 20;
@@ -44,12 +51,24 @@ pub struct Wire<R, W> {
     version: Option<String>,
     warnings: Vec<String>,
     warnings_dropped: usize,
+    damage: Damage,
+    /// Bytes of messages so far.
+    received: u64,
 }
 
 impl<R: Read, W: Write> Wire<R, W> {
     /// Over these two streams.
     pub fn new(input: R, output: W, peer: Peer) -> Self {
-        Self { input, output, peer, version: None, warnings: Vec::new(), warnings_dropped: 0 }
+        Self {
+            input,
+            output,
+            peer,
+            version: None,
+            warnings: Vec::new(),
+            warnings_dropped: 0,
+            damage: Damage::default(),
+            received: 0,
+        }
     }
 
     /// `server_version` as the server reported it, such as `15.18 (Debian 15.18-0+deb12u1)`.
@@ -64,6 +83,11 @@ impl<R: Read, W: Write> Wire<R, W> {
             warnings.push(format!("{} more warnings of the server", self.warnings_dropped));
         }
         warnings
+    }
+
+    /// What the server said about damaged pages so far.
+    pub fn take_damage(&mut self) -> Damage {
+        std::mem::take(&mut self.damage)
     }
 
     /// Sends what `build` writes.
@@ -85,6 +109,7 @@ impl<R: Read, W: Write> Wire<R, W> {
             if tag == COPY_DATA {
                 return Ok(Event::CopyData(length.into()));
             }
+            self.spend(head.len() as u64 + u64::from(length))?;
             match self.body(head, length as usize)? {
                 Message::NoticeResponse(notice) => self.note(Report::read(notice.fields())?),
                 Message::NotificationResponse(_) => {}
@@ -96,6 +121,15 @@ impl<R: Read, W: Write> Wire<R, W> {
                 message => return Ok(Event::Message(message)),
             }
         }
+    }
+
+    /// Counts bytes that are neither stored nor asked for in such numbers.
+    pub fn spend(&mut self, bytes: u64) -> Result<()> {
+        self.received += bytes;
+        if self.received > MAX_SESSION {
+            return Err(protocol_error(format!("more than {MAX_SESSION} bytes of messages")));
+        }
+        Ok(())
     }
 
     fn body(&mut self, head: [u8; 5], length: usize) -> Result<Message> {
@@ -153,14 +187,16 @@ impl<R: Read, W: Write> Wire<R, W> {
         }
     }
 
-    /// Waits for the end of the answer to a statement.
+    /// Waits for the end of the answer to a statement. After an error of the server's the connection can be used on.
     pub fn end_of_answer(&mut self) -> Result<()> {
+        let mut refusal = None;
         loop {
-            match self.message()? {
-                Message::ErrorResponse(body) => return Err(self.refusal(&body)),
-                Message::ReadyForQuery(_) => return Ok(()),
-                Message::CommandComplete(_) => {}
-                _ => return Err(protocol_error("an unexpected message at the end of an answer")),
+            match self.message() {
+                Ok(Message::ErrorResponse(body)) => refusal = Some(self.refusal(&body)),
+                Ok(Message::ReadyForQuery(_)) => return refusal.map_or(Ok(()), Err),
+                Ok(Message::CommandComplete(_)) => {}
+                Ok(_) => return Err(protocol_error("an unexpected message at the end of an answer")),
+                Err(error) => return Err(refusal.unwrap_or(error)),
             }
         }
     }
@@ -190,7 +226,7 @@ impl<R: Read, W: Write> Wire<R, W> {
     }
 
     fn note(&mut self, report: Report) {
-        if report.severity != "WARNING" {
+        if report.severity != "WARNING" || self.damage.take(&report) {
             return;
         }
         if self.warnings.len() < MAX_WARNINGS {
@@ -210,7 +246,7 @@ struct Rows {
 
 impl Rows {
     fn push(&mut self, body: &DataRowBody) -> Result<()> {
-        self.bytes += body.buffer().len();
+        self.bytes += ROW_COST + body.buffer().len();
         if self.bytes > MAX_RESULT {
             return Err(protocol_error(format!("a result of more than {MAX_RESULT} bytes")));
         }
@@ -248,7 +284,7 @@ pub mod tests {
 
     /// A server that says what it was told to, whatever it hears.
     pub fn scripted(bytes: Vec<u8>) -> Wire<Cursor<Vec<u8>>, Vec<u8>> {
-        let peer = Peer { address: "db:5432".into(), user: "backup".into(), database: None };
+        let peer = Peer { address: "db:5432".into(), user: "backup".into(), database: None, plain: false };
         Wire::new(Cursor::new(bytes), Vec::new(), peer)
     }
 
@@ -322,5 +358,29 @@ pub mod tests {
         }
         let flood: Vec<u8> = row(&[Some(&"x".repeat(1 << 20))]).repeat(9);
         assert_eq!(scripted(flood).query("a").expect_err("too much").code, "protocol-error");
+        let empty_rows = row(&[]).repeat(MAX_RESULT / ROW_COST + 1);
+        assert_eq!(scripted(empty_rows).query("a").expect_err("too much").code, "protocol-error");
+    }
+
+    /// Gives the same bytes for ever.
+    struct Endless(Vec<u8>, usize);
+
+    impl Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let count = (&self.0[self.1..]).read(buffer)?;
+            self.1 = (self.1 + count) % self.0.len();
+            Ok(count)
+        }
+    }
+
+    #[test]
+    fn endless_messages_end_in_an_error() {
+        let notice = [b"SWARNING\0VWARNING\0M".as_slice(), "x".repeat(1 << 20).as_bytes(), b"\0\0"].concat();
+        for body in [message(b'N', &notice), message(b'S', &[b"a\0".as_slice(), &[b'b'; 1 << 20], b"\0"].concat())] {
+            let peer = Peer { address: "db".into(), user: "backup".into(), database: None, plain: false };
+            let mut wire = Wire::new(Endless(body, 0), Vec::new(), peer);
+            assert_eq!(wire.query("a").expect_err("endless").code, "protocol-error");
+            assert!(wire.take_warnings().iter().map(String::len).sum::<usize>() < 100_000);
+        }
     }
 }

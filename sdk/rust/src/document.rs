@@ -75,6 +75,25 @@ pub struct Probe {
     pub server_id: String,
     /// What stands, or may stand, in the way of a backup.
     pub problems: Vec<Problem>,
+    /// Each of the instance's members, in the order in which they were granted.
+    #[serde(default)]
+    pub members: Vec<Member>,
+}
+
+/// What a look at one member of an instance found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    /// As `endpoint::addresses` names it.
+    pub address: String,
+    /// Whether it answered.
+    pub reachable: bool,
+    /// `primary` or `standby`, where that is known.
+    pub role: Option<String>,
+    /// Its version, where that is known.
+    pub version: Option<String>,
+    /// Why no backup can be taken from it, if so.
+    pub problem: Option<Problem>,
 }
 
 /// Something that an operator should know or do.
@@ -138,6 +157,9 @@ pub struct Server {
     pub timeline: Option<u32>,
     /// `primary` or `standby`.
     pub role: String,
+    /// Which of the instance's members it was, as `endpoint::addresses` names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<String>,
 }
 
 /// A range of the engine's log, in the engine's own words.

@@ -2,8 +2,8 @@
 
 use holdfast_control::Recovered;
 use holdfast_control::resources::{
-    Backup, BackupEntry, CheckReport, Instance, InstanceCheck, Job, LogLine, PluginInfo, Problem, Recipient,
-    RepositoryStats, Status, Target,
+    Backup, BackupEntry, CheckReport, Instance, InstanceCheck, Job, LogLine, Member, PluginInfo, Problem, Recipient,
+    RepositoryStats, Source, Status, Target,
 };
 use serde::Serialize;
 
@@ -57,7 +57,10 @@ impl Shown for InstanceCheck {
     }
 
     fn details(&self) -> Vec<(&'static str, String)> {
-        Self::HEADINGS.iter().copied().zip(self.cells()).chain(self.problems.iter().map(problem)).collect()
+        let mut details: Vec<_> = Self::HEADINGS.iter().copied().zip(self.cells()).collect();
+        details.extend(self.members.iter().map(member));
+        details.extend(self.problems.iter().map(problem));
+        details
     }
 }
 
@@ -97,6 +100,7 @@ impl Shown for Backup {
             ("finished", status.finished_at.as_deref().map(time).unwrap_or_default()),
             ("entries", status.entries.to_string()),
             ("plugin", self.plugin.clone()),
+            ("source", self.source.as_ref().map(source).unwrap_or_default()),
             ("labels", pairs(&self.labels)),
             ("description", optional(self.description.as_ref())),
             ("job", optional(status.job.as_ref())),
@@ -379,6 +383,22 @@ impl Shown for Restored {
     fn name(&self) -> String {
         self.to_directory.clone()
     }
+}
+
+fn member(member: &Member) -> (&'static str, String) {
+    let known = [member.role.as_deref(), member.version.as_deref()].into_iter().flatten().collect::<Vec<_>>();
+    let state = match &member.problem {
+        Some(problem) => problem.message.clone(),
+        None if member.reachable => known.join(", "),
+        None => "does not answer".to_owned(),
+    };
+    ("member", format!("{}: {state}", member.address))
+}
+
+/// Such as `db2:5432 (standby)`.
+fn source(source: &Source) -> String {
+    let role = source.role.as_ref().map(|role| format!("({role})"));
+    source.member.clone().into_iter().chain(role).collect::<Vec<_>>().join(" ")
 }
 
 fn problem(problem: &Problem) -> (&'static str, String) {

@@ -38,7 +38,8 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Failed> 
     if let Some(record) =
         primary.backups(domain).await.map_err(Error::from)?.into_iter().find(|record| record.backup == id)
     {
-        return Ok(keep(state, &row, &target.uid, &record, None).await?);
+        let document = primary.open_backup(domain, id).await.ok().map(|reader| reader.document().to_owned());
+        return Ok(keep(state, &row, &target.uid, &record, document).await?);
     }
 
     let instance =

@@ -58,6 +58,16 @@ fn hostile_scram_messages_are_refused() {
 }
 
 #[test]
+fn a_server_that_asks_for_years_of_hashing_is_refused() {
+    for count in ["100001", "4294967295", "18446744073709551615"] {
+        let first = format!("r=x,s=eA==,i={count}");
+        let script = vec![request(10, MECHANISMS), request(11, first.as_bytes())];
+        let error = log_in(script, Transport::Plain).expect_err("refused");
+        assert!(error.code == "authentication-unsupported" && error.message.contains(count), "{}", error.message);
+    }
+}
+
+#[test]
 fn the_channel_is_bound_where_it_can_be() {
     let offered = |mechanisms: &[u8]| match scripted(request(10, mechanisms)).message().expect("valid") {
         Message::AuthenticationSasl(body) => body,
@@ -184,7 +194,7 @@ impl Write for End {
 /// Logs in to a server that does SCRAM, and returns what it saw of the channel binding.
 fn scram(password: &'static [u8], transport: Transport, impostor: bool) -> Result<Vec<u8>> {
     let server = Rc::new(RefCell::new(Server { impostor, ..Server::default() }));
-    let peer = Peer { address: "db:5432".into(), user: "backup".into(), database: None };
+    let peer = Peer { address: "db:5432".into(), user: "backup".into(), database: None, plain: false };
     let mut wire = Wire::new(End(server.clone()), End(server.clone()), peer);
     wire.log_in(&login(transport, &move || Ok(Some(password.to_vec()))))?;
     let bound = server.borrow().bound.clone();

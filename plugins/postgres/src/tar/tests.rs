@@ -152,7 +152,8 @@ fn hostile_headers_are_refused() {
     assert!(damaged(156, b'3', true).is_err(), "a device");
     assert!(damaged(156, b'5', true).is_err(), "a directory with content");
     assert!(damaged(124, b'9', true).is_err(), "a size that is not octal");
-    assert!(damaged(124, 0xFF, true).is_err(), "a size past 64 bits");
+    assert!(damaged(124, 0xFF, true).is_err(), "a size past 64 bits, as a negative one is");
+    assert!(damaged(124, b'-', true).is_err(), "a negative size");
     for name in ["/etc/passwd", "../a", "a/../../b", ""] {
         let mut archive = member(name.as_bytes(), b'0', b"x");
         archive.extend(END);
@@ -179,6 +180,22 @@ fn hostile_extensions_are_refused() {
         archive.extend(END);
         assert!(unpack(&archive).is_err(), "{record:?}");
     }
+}
+
+#[test]
+fn an_archive_of_nothing_ends() {
+    for record in [header(b"x", b'x', "00000000000", b""), member(b"x", b'L', b"name\0"), member(b"x", b'g', b"")] {
+        assert!(unpack(&record.repeat(1_000)).is_err(), "extension headers without end");
+    }
+    assert!(unpack(&[0; 100 * BLOCK]).is_err(), "zeros without end");
+}
+
+#[test]
+fn the_largest_size_waits_for_its_bytes() {
+    let mut block = header(b"big", b'0', "", b"");
+    block[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0]);
+    seal(&mut block);
+    assert!(unpack(&block).is_err(), "2^63 bytes were announced, and none came");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! The server's manifest against the files that are there, and pages against their checksums, in one pass.
+//!
+//! Without a manifest nothing tells which files there should be: those without which no server starts are looked for, and
+//! pages are judged all the same.
 
-use holdfast_sdk::archive::{EntryKind, entries};
+use holdfast_sdk::archive::{Entry, EntryKind, entries};
 use holdfast_sdk::document::Check;
 use holdfast_sdk::io::{MAX_LIST, Reader};
 use holdfast_sdk::{Result, job};
@@ -19,21 +22,24 @@ const LOG: &str = "data/pg_wal/";
 pub struct Listed {
     /// `manifest`, `files` and `page-checksums`.
     pub checks: Vec<Check>,
-    /// What replay needs, by the manifest.
-    pub wal_ranges: Vec<WalRange>,
+    /// What replay needs, by the manifest; none where there is none.
+    pub wal_ranges: Option<Vec<WalRange>>,
 }
 
-/// Checks everything that the manifest lists.
+/// Files of every cluster, besides those with checks of their own.
+const ALWAYS: &[&str] = &["data/PG_VERSION", "data/base/1/PG_VERSION", "data/global/pg_filenode.map"];
+
+/// Checks all files, by the manifest if there is one.
 pub fn check(subject: &Subject, data_checksums: bool) -> Result<Listed> {
-    let mut pass = Pass {
-        subject,
-        data_checksums,
-        done: 0,
-        pages: 0,
-        log_files: 0,
-        files: Findings::default(),
-        damaged: Findings::default(),
-    };
+    if subject.details.manifest {
+        check_listed(subject, data_checksums)
+    } else {
+        check_unlisted(subject, data_checksums)
+    }
+}
+
+fn check_listed(subject: &Subject, data_checksums: bool) -> Result<Listed> {
+    let mut pass = Pass::new(subject, data_checksums);
     let mut wal_ranges = Vec::new();
     let manifest = match subject.find(names::MANIFEST)? {
         None => vec!["it is missing".into()],
@@ -56,7 +62,34 @@ pub fn check(subject: &Subject, data_checksums: bool) -> Result<Listed> {
             }
         }
     };
-    Ok(Listed { checks: pass.into_checks(manifest), wal_ranges })
+    Ok(Listed { checks: pass.into_checks(manifest), wal_ranges: Some(wal_ranges) })
+}
+
+fn check_unlisted(subject: &Subject, data_checksums: bool) -> Result<Listed> {
+    let mut pass = Pass::new(subject, data_checksums);
+    for path in ALWAYS {
+        if subject.find(path)?.is_none() {
+            pass.files.add(format!("{path} is missing"));
+        }
+    }
+    let mut count = 0;
+    for prefix in [names::DATA, names::TABLESPACES] {
+        for entry in entries(&subject.backup, prefix) {
+            let entry = entry?;
+            if matches!(entry.kind, EntryKind::File) {
+                count += 1;
+                pass.check_unlisted(&entry)?;
+            }
+        }
+    }
+    let unlisted = "the server writes none before version 13: files that it left out would not be missed";
+    let files = format!("{count} files, of which no list and no checksums tell");
+    let checks = vec![
+        judged("manifest", unlisted.into(), Vec::new()),
+        judged("files", files, std::mem::take(&mut pass.files).into_lines()),
+        pass.into_page_check(),
+    ];
+    Ok(Listed { checks, wal_ranges: None })
 }
 
 struct Pass<'a> {
@@ -72,7 +105,19 @@ struct Pass<'a> {
     damaged: Findings,
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
+    fn new(subject: &'a Subject, data_checksums: bool) -> Self {
+        Self {
+            subject,
+            data_checksums,
+            done: 0,
+            pages: 0,
+            log_files: 0,
+            files: Findings::default(),
+            damaged: Findings::default(),
+        }
+    }
+
     fn check(&mut self, file: &File) -> Result<()> {
         let entry = names::of_manifest_path(&file.path()?);
         self.log_files += u64::from(entry.starts_with(LOG));
@@ -85,7 +130,9 @@ impl Pass<'_> {
             return Ok(());
         }
         let actual = match names::relation_file(&entry) {
-            Some(relation) if self.data_checksums => self.read_pages(&entry, relation.segment, file)?,
+            Some(relation) if self.data_checksums => {
+                self.read_pages(&entry, relation.segment, file.size, file.algorithm.as_deref())?
+            }
             _ => self.digest(&entry, file)?,
         };
         let stated = file.checksum.as_deref().map(str::to_ascii_lowercase);
@@ -97,9 +144,23 @@ impl Pass<'_> {
             Actual::Sum(actual) if stated.as_deref() == Some(&actual) => {}
             Actual::Sum(_) => self.files.add(format!("{entry} does not fit its checksum")),
         }
-        self.done += file.size;
-        job::progress("verify", self.done, Some(self.subject.bytes), "bytes");
+        self.count(file.size);
         Ok(())
+    }
+
+    /// Looks at a file of which nothing is known but what it is.
+    fn check_unlisted(&mut self, entry: &Entry) -> Result<()> {
+        let size = entry.size.unwrap_or(0);
+        if let Some(relation) = names::relation_file(&entry.path).filter(|_| self.data_checksums) {
+            self.read_pages(&entry.path, relation.segment, size, None)?;
+        }
+        self.count(size);
+        Ok(())
+    }
+
+    fn count(&mut self, bytes: u64) {
+        self.done += bytes;
+        job::progress("verify", self.done, Some(self.subject.bytes), "bytes");
     }
 
     /// Has the host read a file.
@@ -118,15 +179,15 @@ impl Pass<'_> {
     }
 
     /// Reads a relation file page by page: both for the pages' checksums and for the file's.
-    fn read_pages(&mut self, entry: &str, segment: u32, file: &File) -> Result<Actual> {
-        let mut hasher = match Hasher::new(file.algorithm.as_deref()) {
+    fn read_pages(&mut self, entry: &str, segment: u32, size: u64, algorithm: Option<&str>) -> Result<Actual> {
+        let mut hasher = match Hasher::new(algorithm) {
             Ok(hasher) => hasher,
             Err(algorithm) => return Ok(Actual::Unknown(algorithm)),
         };
         let page_size = self.subject.details.block_size as usize;
         let source = self.subject.backup.open(entry, 0, None)?;
         let mut block = segment.wrapping_mul(self.subject.details.relation_segment_blocks);
-        let mut remaining = file.size;
+        let mut remaining = size;
         while remaining > 0 {
             // The most that a call carries is a whole number of pages.
             let bytes = source.read_exact(remaining.min(MAX_LIST as u64) as u32)?;
@@ -165,21 +226,25 @@ impl Pass<'_> {
         Ok(())
     }
 
-    fn into_checks(self, manifest: Vec<String>) -> Vec<Check> {
-        let pages = match self.data_checksums {
-            true => format!("{} pages judged", self.pages),
-            false => "the cluster has no data checksums".to_owned(),
-        };
+    fn into_checks(mut self, manifest: Vec<String>) -> Vec<Check> {
         let listed = manifest.is_empty();
-        let mut files = self.files.into_lines();
+        let mut files = std::mem::take(&mut self.files).into_lines();
         if !listed {
             files.push("not all were looked at: the manifest is damaged".into());
         }
         vec![
             judged("manifest", "its own checksum fits".into(), manifest),
             judged("files", format!("{} bytes as the manifest lists them", self.done), files),
-            judged("page-checksums", pages, self.damaged.into_lines()),
+            self.into_page_check(),
         ]
+    }
+
+    fn into_page_check(self) -> Check {
+        let pages = match self.data_checksums {
+            true => format!("{} pages judged", self.pages),
+            false => "the cluster has no data checksums".to_owned(),
+        };
+        judged("page-checksums", pages, self.damaged.into_lines())
     }
 }
 

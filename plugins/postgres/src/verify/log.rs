@@ -10,12 +10,14 @@ use crate::manifest::WalRange;
 use crate::names;
 use crate::wal::{self, Segment};
 
-/// Checks the log of all `ranges` of the manifest, which must cover what the inventory names.
-pub fn check(subject: &Subject, ranges: &[WalRange]) -> Result<Check> {
+/// Checks the log of all `ranges` of the manifest, which must cover what the inventory names; without a manifest, of that
+/// alone.
+pub fn check(subject: &Subject, ranges: Option<&[WalRange]>) -> Result<Check> {
     let needed = &subject.needed;
     let covers =
         |range: &WalRange| range.timeline == needed.timeline && range.start <= needed.start && range.end >= needed.end;
     let mut findings = Findings::default();
+    let ranges = ranges.unwrap_or(std::slice::from_ref(needed));
     if !ranges.iter().any(covers) {
         findings.add(format!("the manifest does not name the log from {} to {}", needed.start, needed.end));
     }
@@ -37,7 +39,7 @@ pub fn check(subject: &Subject, ranges: &[WalRange]) -> Result<Check> {
 fn check_segment(subject: &Subject, range: &WalRange, segment: u64, findings: &mut Findings) -> Result<()> {
     let size = subject.details.wal_segment_size;
     let name = segment_name(range.timeline, segment, size);
-    let path = format!("{}pg_wal/{name}", names::DATA);
+    let path = format!("{}{}{name}", names::DATA, names::LOG);
     match subject.find(&path)?.map(|entry| entry.size) {
         None => findings.add(format!("{name} is missing")),
         Some(actual) if actual != Some(size) => findings.add(format!("{name} has not {size} bytes")),
