@@ -101,7 +101,8 @@ fn read(message: &str) -> Option<(&str, Vec<&str>)> {
         word.starts_with(|first: char| first.is_ascii_digit() || first.is_ascii_uppercase())
             && word.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
     };
-    let words = rest.split(|character: char| !character.is_alphanumeric());
+    // Not every language sets a number off by blanks.
+    let words = rest.split(|character: char| !character.is_ascii_alphanumeric());
     Some((path, words.filter(is_number).collect()))
 }
 

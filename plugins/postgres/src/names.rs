@@ -61,6 +61,16 @@ pub fn of_manifest_path(path: &str) -> String {
     }
 }
 
+/// The option by which an operator gives a tablespace a new place, as a shell takes it.
+pub fn map_option(old: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+    if old.bytes().all(plain) {
+        format!("--map {old}=DIRECTORY")
+    } else {
+        format!("--map '{}=DIRECTORY'", old.replace('\'', r"'\''"))
+    }
+}
+
 /// Which part of a relation a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelationFile {
@@ -172,6 +182,12 @@ mod tests {
         }
         assert_eq!(cut_segment("base/5/1259.3"), ("base/5/1259", 3));
         assert_eq!(cut_segment("/srv/v1.2/PG_15_1/5/16390"), ("/srv/v1.2/PG_15_1/5/16390", 0));
+    }
+
+    #[test]
+    fn options_are_quoted_where_a_shell_would_take_them_apart() {
+        assert_eq!(map_option("/srv/fast-1"), "--map /srv/fast-1=DIRECTORY");
+        assert_eq!(map_option("/srv/a b's"), r"--map '/srv/a b'\''s=DIRECTORY'");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use holdfast_sdk::{Error, Result, job};
 use crate::basebackup;
 use crate::config;
 use crate::failure::{FULL_PAGE_WRITES_HINT, WAL_LEVEL_HINT, protocol_error, quote_identifier};
+use crate::names;
 use crate::server::{Server, show};
 use crate::session::{Member, Session};
 use crate::settings::Settings;
@@ -109,7 +110,7 @@ fn tablespaces(sql: &mut Session) -> Result<Option<Problem>> {
         return Ok(None);
     }
     let places: Vec<&str> = rows.iter().map(|row| column(row, 0)).collect::<Result<_>>()?;
-    let maps: Vec<String> = places.iter().map(|place| format!("--map {place}=DIRECTORY")).collect();
+    let maps: Vec<String> = places.iter().map(|place| names::map_option(place)).collect();
     Ok(Some(note(
         "tablespaces",
         format!("tablespaces lie outside of the data directory: {}", places.join(", ")),

@@ -39,7 +39,7 @@ impl Layout {
             let root = roots.iter().find(|(name, _)| name != MAIN && name.trim_end_matches('/') == old);
             let (name, path) = root.ok_or_else(|| {
                 Error::new("tablespace-not-mapped", format!("the backup has a tablespace that lay at {old}"))
-                    .hint(format!("Say where to restore it by `--map {old}=DIRECTORY`."))
+                    .hint(format!("Say where to restore it by `{}`.", names::map_option(old)))
             })?;
             Ok(Placed { oid: tablespace.oid, root: Some(name.clone()), path: path.clone() })
         };
