@@ -1,6 +1,7 @@
 //! Operations on instances.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use holdfast_catalog::{BackupState, InstanceRow, Scope};
 use holdfast_repository::{InstanceId, Keyring};
@@ -12,6 +13,9 @@ use crate::jobs::{self, Silent};
 use crate::names::{InstanceName, check_part};
 use crate::resources::{CreateInstance, Instance, InstanceCheck, Member, Page, Problem, SecretText};
 use crate::{Appliance, Error, ErrorKind, ListQuery, Principal, backups, clock, settings, targets, views};
+
+/// For looking at a server: somebody waits for the answer.
+const CHECKING: Duration = Duration::from_secs(240);
 
 impl Appliance {
     /// Registers a database service. Its settings are checked against its plugin's description; the server is not contacted.
@@ -72,7 +76,8 @@ impl Appliance {
         let row = find(state, name).await?;
         let plugin = state.plugins.of_engine(&row.engine)?;
         let watch = Watch { events: std::sync::Arc::new(Silent), cancel: tokio_util::sync::CancellationToken::new() };
-        let grants = grants(state, &row, &plugin)?;
+        let mut grants = grants(state, &row, &plugin)?;
+        grants.limits.wall = grants.limits.wall.min(CHECKING);
         let members: Vec<String> = grants.members.iter().map(ToString::to_string).collect();
         match plugin.run(Call::Probe, grants, watch).await {
             Ok(document) => check_from(document),

@@ -25,7 +25,7 @@ pub enum Failure {
     #[error("the plugin exceeded its limit: {limit} ({detail})")]
     Limit {
         /// A name that operators find in the documentation: `memory`, `wall`, `cpu`, `idle`, `output`, `entries`, `streams`,
-        /// `handles`, `host-call`, `table`, or of compiling it `compile-memory`, `compile-time`, `compiled-code`.
+        /// `handles`, `host-call`, `table`, `instances`, or of compiling it `compile-memory`, `compile-time`, `compiled-code`.
         limit: &'static str,
         /// The bound that was set, and what went past it.
         detail: String,

@@ -1,4 +1,4 @@
-//! Bounds on one run, and those of them that are counted: memory, tables, output.
+//! Bounds on one run, and those of them that are counted: memory, tables, output, entries, streams.
 //!
 //! Time is the guard's; handles are the resource table's; bytes of one call are wasmtime's host-call fuel.
 
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::ResourceLimiter;
 
 use crate::guard::Stop;
@@ -17,12 +18,17 @@ pub struct Limits {
     pub memory_bytes: usize,
     /// All tables together.
     pub table_elements: usize,
-    /// Connections, streams and backups that are open at once.
+    /// Handles that a guest has at once, of whatever kind.
     pub handles: usize,
+    /// Connections, entries and files that are open at once: the host keeps buffers for each.
+    pub streams: usize,
     /// Bytes handed over in one host call.
     pub hostcall_bytes: usize,
     /// All bytes a guest may write to archive and destination.
     pub output_bytes: u64,
+    /// Entries written to the archive and files, directories and links made at the destination. The host keeps the names of
+    /// entries in memory until the commit, so one counts for each KiB of its names and annotations.
+    pub entries: u64,
     /// From start to end.
     pub wall: Duration,
     /// Guest code between two host calls.
@@ -39,8 +45,10 @@ impl Default for Limits {
             memory_bytes: 256 << 20,
             table_elements: 100_000,
             handles: 1_024,
+            streams: 32,
             hostcall_bytes: 1 << 20,
             output_bytes: 16 << 40,
+            entries: 1_000_000,
             wall: Duration::from_secs(24 * 60 * 60),
             cpu: Duration::from_secs(10),
             idle: Duration::from_secs(5 * 60),
@@ -60,7 +68,7 @@ pub(crate) struct Limiter {
 }
 
 /// A component is some core instances; each has few memories and tables.
-const INSTANCES: usize = 64;
+pub(crate) const INSTANCES: usize = 64;
 
 impl Limiter {
     pub(crate) fn new(limits: &Limits) -> Self {
@@ -122,26 +130,97 @@ impl ResourceLimiter for Limiter {
     }
 }
 
-/// Counts the bytes that a run writes, on whatever thread it writes them.
+/// What a run may have only so much of in all, on whatever thread it takes it.
 #[derive(Clone, Debug)]
-pub(crate) struct Output {
-    limit: u64,
+struct Budget {
+    most: u64,
     used: Arc<AtomicU64>,
 }
 
+impl Budget {
+    fn new(most: u64) -> Self {
+        Self { most, used: Arc::default() }
+    }
+
+    /// Whether there was that much left.
+    fn take(&self, amount: u64) -> bool {
+        self.used.fetch_add(amount, Ordering::Relaxed).saturating_add(amount) <= self.most
+    }
+}
+
+/// Counts the bytes that a run writes.
+#[derive(Clone, Debug)]
+pub(crate) struct Output(Budget);
+
 impl Output {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self { limit: limits.output_bytes, used: Arc::default() }
+        Self(Budget::new(limits.output_bytes))
     }
 
     /// Counts `bytes` about to be written.
     pub(crate) fn take(&self, bytes: usize) -> Result<(), Stop> {
-        let bytes = bytes as u64;
-        let before = self.used.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) > self.limit {
-            return Err(Stop::Limit { limit: "output", detail: format!("{} bytes may be written", self.limit) });
+        if self.0.take(bytes as u64) {
+            return Ok(());
         }
-        Ok(())
+        Err(Stop::Limit { limit: "output", detail: format!("{} bytes may be written", self.0.most) })
+    }
+}
+
+/// Counts what a run makes that has a name.
+#[derive(Clone, Debug)]
+pub(crate) struct Entries(Budget);
+
+/// Bytes of names and annotations up to which an entry counts as one.
+const NAMES: u64 = 1 << 10;
+
+impl Entries {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self(Budget::new(limits.entries.saturating_mul(NAMES)))
+    }
+
+    /// Counts one with names and annotations of so many bytes.
+    pub(crate) fn begin(&self, names: usize) -> Result<(), Stop> {
+        self.take((names as u64).max(NAMES))
+    }
+
+    /// Counts an annotation that is added later.
+    pub(crate) fn annotate(&self, bytes: usize) -> Result<(), Stop> {
+        /// About what the host needs to keep the shortest.
+        const LEAST: u64 = 128;
+        self.take((bytes as u64).max(LEAST))
+    }
+
+    fn take(&self, bytes: u64) -> Result<(), Stop> {
+        if self.0.take(bytes) {
+            return Ok(());
+        }
+        let detail = format!("{} may be made, one for each KiB of names", self.0.most / NAMES);
+        Err(Stop::Limit { limit: "entries", detail })
+    }
+}
+
+/// The places for open streams.
+#[derive(Clone, Debug)]
+pub(crate) struct Streams {
+    most: usize,
+    places: Arc<Semaphore>,
+}
+
+/// A place that is free again when it is dropped.
+pub(crate) type Place = OwnedSemaphorePermit;
+
+impl Streams {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let most = limits.streams.min(Semaphore::MAX_PERMITS);
+        Self { most, places: Arc::new(Semaphore::new(most)) }
+    }
+
+    /// Takes a place for a stream that is about to be opened.
+    pub(crate) fn place(&self) -> Result<Place, Stop> {
+        Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+            let detail = format!("{} connections, entries and files may be open at once", self.most);
+            Stop::Limit { limit: "streams", detail }
+        })
     }
 }
 
@@ -171,5 +250,22 @@ mod tests {
         let on_another_thread = output.clone();
         assert!(output.take(10).is_ok());
         assert!(matches!(on_another_thread.take(1), Err(Stop::Limit { limit: "output", .. })));
+    }
+
+    #[test]
+    fn long_names_count_as_several_entries() {
+        let entries = Entries::new(&Limits { entries: 3, ..Limits::default() });
+        assert!(entries.begin(10).is_ok());
+        assert!(entries.begin(2_048).is_ok());
+        assert!(matches!(entries.annotate(1), Err(Stop::Limit { limit: "entries", .. })));
+    }
+
+    #[test]
+    fn a_stream_that_is_closed_makes_room() {
+        let streams = Streams::new(&Limits { streams: 1, ..Limits::default() });
+        let place = streams.place().expect("room");
+        assert!(matches!(streams.place(), Err(Stop::Limit { limit: "streams", .. })));
+        drop(place);
+        assert!(streams.place().is_ok());
     }
 }

@@ -17,6 +17,7 @@ use wasmtime::{Error as Raised, Store};
 use crate::guard::{Guard, Stop};
 use crate::imports::types::{Error, Host as _};
 use crate::imports::{Engine, EnginePre};
+use crate::limits::INSTANCES;
 use crate::state::State;
 use crate::voice::harmless;
 use crate::{Call, Events, Failure, Grants, Limits, Watch};
@@ -200,10 +201,16 @@ fn ended(raised: &Raised, state: &State) -> Failure {
     if raised.chain().any(|cause| cause.to_string().contains("fuel allocated for hostcalls")) {
         return Failure::Limit { limit: "host-call", detail: "too many bytes in one host call".to_owned() };
     }
+    if raised.chain().any(|cause| cause.to_string().contains("count too high")) {
+        return Failure::Limit {
+            limit: "instances",
+            detail: format!("{INSTANCES} instances, tables and memories each"),
+        };
+    }
     if let Some((limit, detail)) = state.limiter.denied() {
         return Failure::Limit { limit, detail };
     }
-    let cause = raised.root_cause().to_string();
+    let cause = harmless(&raised.root_cause().to_string(), MESSAGE);
     let message = match state.voice.last_error() {
         Some(words) => format!("{cause}; its last words were: {words}"),
         None => cause,

@@ -12,6 +12,7 @@ use crate::cache::Cache;
 use crate::imports::{self, EnginePre};
 use crate::plugin::Plugin;
 use crate::state::State;
+use crate::voice::harmless;
 use crate::{Compiler, Description, Failure, Limits};
 
 /// The WASM engine, its epoch clock and the authenticated cache of compiled code. One for each process.
@@ -41,6 +42,8 @@ pub struct RuntimeOptions {
 
 /// How often guest code is looked at; every bound on its time is a multiple of this.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
+/// Bytes kept of what is wrong with a component: it holds names that its author chose.
+const WORDS: usize = 8 << 10;
 /// Bytes of the largest component that is loaded: compiling takes memory and time in proportion to it.
 pub const COMPONENT_BYTES_MAX: usize = 64 << 20;
 
@@ -94,7 +97,8 @@ impl Shared {
         let digest = Digest::of(bytes);
         let component = self.cache.load(&self.engine, digest, bytes)?;
         let imports = imports::check(&component, &self.engine)?;
-        let pre = self.link(&component).map_err(|error| Failure::Unusable(format!("{error:#}")))?;
+        let unusable = |error: wasmtime::Error| Failure::Unusable(harmless(&format!("{error:#}"), WORDS));
+        let pre = self.link(&component).map_err(unusable)?;
         Ok(Prepared { pre, digest, imports })
     }
 

@@ -19,6 +19,7 @@ use crate::dial::Dialled;
 use crate::grants::Member;
 use crate::guard::Guard;
 use crate::imports::types::{CallError, refused, refused_for_now};
+use crate::limits::Place;
 use crate::streams::LIST;
 
 /// Bytes that may be sent in clear where TLS is asked for: the engines' requests to start it are a few dozen.
@@ -40,6 +41,7 @@ struct Inner {
     /// An error found while waiting for several sources, kept for the next read.
     broken: Option<io::Error>,
     sent: u64,
+    _place: Place,
 }
 
 enum Stream {
@@ -52,12 +54,12 @@ enum Stream {
 
 impl Socket {
     /// `plain`: the policy asks for no TLS.
-    pub(crate) fn new(member: Member, dialled: Dialled, plain: bool) -> Self {
+    pub(crate) fn new(member: Member, dialled: Dialled, plain: bool, place: Place) -> Self {
         let (stream, plain) = match dialled {
             Dialled::Tcp(stream) => (Stream::Tcp(stream), plain),
             Dialled::Unix(stream) => (Stream::Unix(stream), true),
         };
-        let inner = Inner { stream, buffer: BytesMut::new(), ended: false, broken: None, sent: 0 };
+        let inner = Inner { stream, buffer: BytesMut::new(), ended: false, broken: None, sent: 0, _place: place };
         Self { member, plain, inner: Arc::new(Mutex::new(inner)) }
     }
 

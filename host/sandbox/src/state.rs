@@ -15,7 +15,7 @@ use crate::grants::Grants;
 use crate::guard::{Guard, Stop};
 use crate::imports::archive::Archive;
 use crate::imports::types::Error;
-use crate::limits::{Limiter, Limits, Output};
+use crate::limits::{Entries, Limiter, Limits, Output, Streams};
 use crate::runtime::TICK;
 use crate::tls::Tls;
 use crate::tree::Tree;
@@ -28,6 +28,8 @@ pub(crate) struct State {
     pub(crate) guard: Guard,
     pub(crate) limiter: Limiter,
     pub(crate) output: Output,
+    pub(crate) entries: Entries,
+    pub(crate) streams: Streams,
     pub(crate) voice: Voice,
     pub(crate) dialler: Dialler,
     pub(crate) tls: Tls,
@@ -60,6 +62,8 @@ impl State {
             table,
             limiter: Limiter::new(&limits),
             output: Output::new(&limits),
+            entries: Entries::new(&limits),
+            streams: Streams::new(&limits),
             wasi: wasi::empty_context(&voice),
             secured: tls.is_off() || grants.members.iter().all(crate::dial::is_local),
             dialler: Dialler::new(grants.members, grants.denied, limits.connect),

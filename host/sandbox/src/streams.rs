@@ -7,7 +7,7 @@ use holdfast_repository::{ContentReader, EntryWriter};
 
 use crate::guard::Guard;
 use crate::imports::types::{CallError, misused};
-use crate::limits::Output;
+use crate::limits::{Output, Place};
 use crate::socket::Socket;
 use crate::tree::NewFile;
 
@@ -24,11 +24,12 @@ pub enum Source {
 pub struct Content {
     reader: ContentReader,
     chunk: Bytes,
+    _place: Place,
 }
 
 impl Content {
-    pub(crate) fn new(reader: ContentReader) -> Self {
-        Self { reader, chunk: Bytes::new() }
+    pub(crate) fn new(reader: ContentReader, place: Place) -> Self {
+        Self { reader, chunk: Bytes::new(), _place: place }
     }
 
     /// Up to `max` bytes without copying; none at the end.
@@ -90,24 +91,28 @@ pub(crate) enum Sink {
     File(Box<NewFile>),
 }
 
-/// A sink's place in the table: empty while `transfer` has it out, so that a source can be borrowed beside it.
-pub struct SinkSlot(Option<Sink>);
+/// Where the table keeps a sink: empty while `transfer` has it out, so that a source can be borrowed beside it.
+pub struct SinkSlot {
+    sink: Option<Sink>,
+    _place: Option<Place>,
+}
 
 impl SinkSlot {
-    pub(crate) fn new(sink: Sink) -> Self {
-        Self(Some(sink))
+    /// A sink with a place of its own; the half of a connection shares the connection's.
+    pub(crate) fn new(sink: Sink, place: Option<Place>) -> Self {
+        Self { sink: Some(sink), _place: place }
     }
 
     pub(crate) fn take(&mut self) -> Result<Sink, CallError> {
-        self.0.take().ok_or_else(|| misused("invalid-argument", "the sink is in use"))
+        self.sink.take().ok_or_else(|| misused("invalid-argument", "the sink is in use"))
     }
 
     pub(crate) fn put(&mut self, sink: Sink) {
-        self.0 = Some(sink);
+        self.sink = Some(sink);
     }
 
     pub(crate) fn get(&mut self) -> Result<&mut Sink, CallError> {
-        self.0.as_mut().ok_or_else(|| misused("invalid-argument", "the sink is in use"))
+        self.sink.as_mut().ok_or_else(|| misused("invalid-argument", "the sink is in use"))
     }
 }
 

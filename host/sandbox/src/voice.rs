@@ -33,6 +33,15 @@ const NAME: usize = 64;
 const BURST: u32 = 1_000;
 const LINES_PER_SECOND: u32 = 100;
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+/// Beginnings and ends of phases that pass meanwhile.
+const TURNS: u32 = 10;
+
+/// What was passed on of a guest's progress.
+struct Progress {
+    phase: String,
+    since: Instant,
+    turns: u32,
+}
 
 /// One run's voice; clones share its bounds.
 #[derive(Clone)]
@@ -43,7 +52,7 @@ struct Inner {
     allowance: u32,
     refilled: Instant,
     left_out: u64,
-    progress: Option<(String, Instant)>,
+    progress: Option<Progress>,
     last_error: Option<String>,
 }
 
@@ -77,12 +86,16 @@ impl Voice {
     pub(crate) fn progress(&self, phase: &str, done: u64, total: Option<u64>, unit: &str) {
         let (phase, now) = (harmless(phase, NAME), Instant::now());
         let mut inner = self.inner();
-        let soon = inner.progress.as_ref().is_some_and(|(last, at)| *last == phase && now - *at < PROGRESS_EVERY);
-        if soon && total != Some(done) {
-            return;
-        }
+        let recent = inner.progress.take().filter(|last| now - last.since < PROGRESS_EVERY);
+        let (since, turns) = match recent {
+            None => (now, TURNS),
+            Some(last) if (last.phase != phase || total == Some(done)) && last.turns > 0 => {
+                (last.since, last.turns - 1)
+            }
+            soon => return inner.progress = soon,
+        };
         inner.events.progress(&phase, done, total, &harmless(unit, NAME));
-        inner.progress = Some((phase, now));
+        inner.progress = Some(Progress { phase, since, turns });
     }
 
     /// The last error that the guest logged: a panic's message comes only this way.
@@ -185,5 +198,18 @@ pub(crate) mod tests {
         assert_eq!(lines.first().map(String::as_str), Some("copy 0 bytes"));
         assert_eq!(lines.last().map(String::as_str), Some("copy 1000 bytes"));
         assert!(lines.len() < 1_000);
+    }
+
+    #[test]
+    fn a_flood_of_phases_is_not_passed_on() {
+        let heard = Arc::new(Heard::default());
+        let voice = Voice::new(heard.clone());
+        let began = Instant::now();
+        for number in 0..10_000 {
+            voice.progress(&format!("phase {number}"), number, Some(number), "bytes");
+        }
+        let periods = 1 + began.elapsed().as_millis() / PROGRESS_EVERY.as_millis();
+        let passed = heard.0.lock().expect("unpoisoned").len() as u128;
+        assert!(passed > 1 && passed <= periods * u128::from(TURNS + 1), "{passed} in {periods} periods");
     }
 }

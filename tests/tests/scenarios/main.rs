@@ -13,6 +13,7 @@ mod logins;
 mod memory;
 mod obstacles;
 mod offsite;
+mod plugins;
 mod resets;
 mod round_trip;
 mod secrecy;

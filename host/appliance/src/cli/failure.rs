@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use holdfast_control::ErrorKind;
 
+use super::output::printable;
 use super::say;
 
 /// Exit codes; scripts depend on them.
@@ -81,9 +82,9 @@ impl Failure {
     /// Tells the person who waits.
     pub fn tell(&self) {
         let word = if self.exit == Exit::Detached { "note" } else { "error" };
-        say(format_args!("{word}: {}", self.message));
+        say(format_args!("{word}: {}", printable(&self.message)));
         if let Some(hint) = &self.hint {
-            say(format_args!("hint: {hint}"));
+            say(format_args!("hint: {}", printable(hint)));
         }
     }
 }

@@ -95,10 +95,12 @@ fn table(headings: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     table.trim_fmt()
 }
 
-/// Strings come from servers that are not trusted: nothing in them may move a terminal's cursor.
+/// Strings come from servers and plugins that are not trusted: nothing in them may move a terminal's cursor or turn text around.
 pub fn printable(text: &str) -> String {
+    let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let moves = |c: char| c.is_control() && c != '\n';
     text.chars()
-        .flat_map(|c| if c.is_control() && c != '\n' { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .flat_map(|c| if moves(c) || turns(c) { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
         .collect()
 }
 
@@ -146,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_hostile_string_cannot_move_the_cursor() {
-        assert_eq!(printable("a\u{1b}[2Jb\rc"), "a\\u{1b}[2Jb\\rc");
+        assert_eq!(printable("a\u{1b}[2Jb\rc\u{202e}"), "a\\u{1b}[2Jb\\rc\\u{202e}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::cli::{Failure, values};
 
 /// The keys of this section.
 pub const KEYS: &[&str] =
-    &["workers", "memory", "wall", "cpu", "idle", "connect", "output", "compile-memory", "compile-time"];
+    &["workers", "memory", "wall", "cpu", "idle", "connect", "output", "entries", "compile-memory", "compile-time"];
 
 /// `[limits]`.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
@@ -37,6 +37,8 @@ pub struct Limits {
     /// Bytes that a run may write to an archive or a destination.
     #[serde(deserialize_with = "size")]
     pub output: u64,
+    /// Entries, files, directories and links that a run may make.
+    pub entries: u64,
     /// Bytes of all memory of a process that compiles a plugin.
     #[serde(deserialize_with = "size")]
     pub compile_memory: u64,
@@ -57,6 +59,7 @@ impl Default for Limits {
             idle: run.idle,
             connect: run.connect,
             output: run.output_bytes,
+            entries: run.entries,
             compile_memory: compiler.memory_bytes,
             compile_time: compiler.time,
         }
@@ -96,6 +99,7 @@ impl Limits {
             idle: self.idle,
             connect: self.connect,
             output_bytes: self.output,
+            entries: self.entries,
             ..holdfast_control::Limits::default()
         }
     }
@@ -120,11 +124,11 @@ mod tests {
 
     #[test]
     fn every_bound_is_read_with_its_unit() {
-        let text = "memory = '64MiB'\nwall = '2h'\ncpu = '5s'\nidle = '1m30s'\nconnect = '3s'\noutput = '1TiB'\n\
+        let text = "memory = '64MiB'\nwall = '2h'\ncpu = '5s'\nidle = '1m30s'\nconnect = '3s'\noutput = '1TiB'\nentries = 7\n\
                     compile-memory = '2GiB'\ncompile-time = '5m'\n";
         let limits: Limits = toml::from_str(text).unwrap();
         let run = limits.of_runs();
-        assert_eq!((run.memory_bytes, run.output_bytes), (64 << 20, 1 << 40));
+        assert_eq!((run.memory_bytes, run.output_bytes, run.entries), (64 << 20, 1 << 40, 7));
         assert_eq!([run.wall, run.cpu, run.idle, run.connect].map(|time| time.as_secs()), [7_200, 5, 90, 3]);
         let compiler = CompilerLimits { memory_bytes: 2 << 30, time: Duration::from_secs(300) };
         assert!(matches!(limits.compiler(), Compiler::Child(limits) if limits == compiler));

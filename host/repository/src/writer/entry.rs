@@ -85,6 +85,9 @@ impl EntryWriter {
     /// Errors: more bytes than declared; bytes for a directory or link; the backup has failed. A future that is dropped
     /// before it is ready leaves an entry that cannot be finished.
     pub async fn advance(&mut self, count: usize) -> Result<(), Error> {
+        if self.is_torn {
+            return Err(Error::WorkerStopped);
+        }
         let count = count.min(self.buffer.len() - self.filled);
         if count == 0 {
             return Ok(());
@@ -92,12 +95,13 @@ impl EntryWriter {
         if self.entry.kind != EntryKind::File {
             return Err(Error::NotAFile { path: self.entry.path.clone() });
         }
-        self.filled += count;
         self.received += count as u64;
         self.entries.received.fetch_add(count as u64, Ordering::AcqRel);
         if self.entry.size.is_some_and(|declared| self.received > declared) {
+            // What is too much is not kept: there is always space, so that whoever writes on is told again.
             return Err(self.size_mismatch());
         }
+        self.filled += count;
         if self.filled == self.buffer.len() { self.flush(false).await } else { Ok(()) }
     }
 

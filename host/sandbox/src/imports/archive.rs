@@ -34,8 +34,10 @@ impl Host for State {
     async fn begin_entry(&mut self, entry: Entry, class: ContentClass) -> Result<Resource<SinkSlot>, CallError> {
         let writer = self.archive.writer()?;
         let (entry, class) = (admitted(entry)?, admitted_class(class)?);
+        self.entries.begin(names(&entry))?;
+        let place = self.streams.place()?;
         let writer = self.guard.wait(writer.begin_entry(entry, class)).await??;
-        Ok(self.table.push(SinkSlot::new(Sink::Entry(Box::new(writer))))?)
+        Ok(self.table.push(SinkSlot::new(Sink::Entry(Box::new(writer)), Some(place)))?)
     }
 
     async fn annotate(&mut self, path: String, key: String, value: String) -> Result<(), CallError> {
@@ -43,6 +45,7 @@ impl Host for State {
         if key.len() + value.len() > EXTRA {
             return Err(misused("invalid-argument", format!("an annotation may have {EXTRA} bytes")));
         }
+        self.entries.annotate(key.len() + value.len())?;
         Ok(self.guard.wait(writer.annotate(&path, &key, &value)).await??)
     }
 
@@ -92,8 +95,9 @@ impl HostBackup for State {
         offset: u64,
         length: Option<u64>,
     ) -> Result<Resource<Source>, CallError> {
+        let place = self.streams.place()?;
         let content = self.guard.wait(self.table.get(&this)?.open(&path, offset, length)).await??;
-        Ok(self.table.push(Source::Content(Content::new(content)))?)
+        Ok(self.table.push(Source::Content(Content::new(content, place)))?)
     }
 
     async fn digest(
@@ -176,10 +180,15 @@ fn shown(entry: repository::Entry) -> Entry {
 
 /// About the bytes that an entry takes in a guest's memory.
 fn size(entry: &repository::Entry) -> usize {
+    names(entry) + 64
+}
+
+/// Bytes of all that is text in an entry, and about what holds it together.
+fn names(entry: &repository::Entry) -> usize {
     let target = match &entry.kind {
         repository::EntryKind::Symlink(target) => target.len(),
         _ => 0,
     };
     let extra: usize = entry.annotations.iter().map(|(key, value)| key.len() + value.len() + 16).sum();
-    entry.path.len() + target + extra + 64
+    entry.path.len() + target + extra
 }

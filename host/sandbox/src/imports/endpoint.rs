@@ -1,6 +1,7 @@
 //! `endpoint`: connections to the granted members.
 
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 use wasmtime::component::Resource;
 
 use super::types::{CallError, misused, refused, refused_for_now};
@@ -20,9 +21,9 @@ impl Host for State {
     }
 
     async fn connect(&mut self, address: u32) -> Result<Resource<Socket>, CallError> {
-        let member = self.dialler.member(address)?;
+        let (member, place) = (self.dialler.member(address)?, self.streams.place()?);
         let dialled = self.guard.wait(self.dialler.dial(member)).await??;
-        let socket = Socket::new(member.clone(), dialled, self.tls.is_off());
+        let socket = Socket::new(member.clone(), dialled, self.tls.is_off(), place);
         Ok(self.table.push(socket)?)
     }
 }
@@ -35,7 +36,7 @@ impl HostConnection for State {
 
     async fn output(&mut self, this: Resource<Socket>) -> wasmtime::Result<Resource<SinkSlot>> {
         let socket = self.table.get(&this)?.clone();
-        Ok(self.table.push(SinkSlot::new(Sink::Socket(socket)))?)
+        Ok(self.table.push(SinkSlot::new(Sink::Socket(socket), None))?)
     }
 
     async fn start_tls(&mut self, this: Resource<Socket>, alpn: Vec<String>) -> Result<(), CallError> {
@@ -56,7 +57,7 @@ impl HostConnection for State {
         let connector = self.tls.connector(alpn)?;
         let stream = socket.begin_tls()?;
         // A task of its own has the thread's stack: certificates are deep code, and the guest's fiber is short.
-        let handshake = tokio::spawn(crate::tls::handshake(connector, host.clone(), stream));
+        let handshake = AbortOnDropHandle::new(tokio::spawn(crate::tls::handshake(connector, host.clone(), stream)));
         let done = self.guard.wait(timeout(self.dialler.patience(), handshake)).await?;
         let stream = match done {
             Ok(Ok(stream)) => stream?,

@@ -222,3 +222,58 @@ async fn a_wrong_size_and_too_much_output_are_refused() {
     let nothing = dumped(dump(-1), Grants::default(), &store.directory.path().join("nothing")).await;
     assert_eq!(code(nothing), "not-granted");
 }
+
+/// Begins the entry `data/file` of `size` bytes.
+fn begin(size: u32) -> String {
+    format!(
+        "(call $begin-entry (i32.const 512) (i32.const 9) (i32.const 0) (i32.const 0) (i32.const 0)
+            (i32.const 1) (i64.const {size}) (i32.const 384) (i64.const 0)
+            (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 0) (i32.const {RESULT}))"
+    )
+}
+
+#[tokio::test]
+async fn a_guest_that_writes_on_after_too_much_is_told_again() {
+    let store = Store::new().await;
+    // The first write fills the buffer to its last byte, one byte beyond what was declared.
+    let write = |length: u32| {
+        format!("(call $write (local.get $sink) (i32.const 0) (i32.const {length}) (i32.const {RESULT}))")
+    };
+    let (begin, fill, more) = (begin(65_535), write(65_536), write(1));
+    let guest = component(
+        "data/file",
+        &format!("{begin} {OR_ERROR} (local.set $sink (i32.load (i32.const 68))) {fill} {more} {OR_ERROR} {DONE}"),
+    );
+    let grants = Grants { writer: Some(store.begin(BackupId::random()).await), ..Grants::default() };
+    assert_eq!(code(Sandbox::new().probe(guest, grants).await), "size-mismatch");
+}
+
+#[tokio::test]
+async fn a_flood_of_entries_ends() {
+    let store = Store::new().await;
+    let guest = component("data/file", &format!("(loop $again {} (br $again)) unreachable", begin(0)));
+    let grants = Grants {
+        writer: Some(store.begin(BackupId::random()).await),
+        limits: Limits { entries: 100, ..Limits::default() },
+        ..Grants::default()
+    };
+    assert_eq!(limit(Sandbox::new().probe(guest, grants).await), "entries");
+}
+
+#[tokio::test]
+async fn streams_that_are_never_closed_are_bounded() {
+    let store = Store::new().await;
+    let open = format!(
+        "(call $open (local.get $source) (i32.const 512) (i32.const 9) (i64.const 0) (i32.const 0) (i64.const 0)
+            (i32.const {RESULT}))"
+    );
+    let guest = component(
+        "data/file",
+        &format!(
+            "(call $current (i32.const {RESULT})) (local.set $source (i32.load (i32.const 68)))
+            (loop $again {open} {OR_ERROR} (br $again)) unreachable"
+        ),
+    );
+    let grants = Grants { current: Some(backup(&store).await), ..Grants::default() };
+    assert_eq!(limit(Sandbox::new().probe(guest, grants).await), "streams");
+}
