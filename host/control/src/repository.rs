@@ -29,6 +29,9 @@ impl Appliance {
             return Err(Error::invalid("bad-rate", "a rate of 0 bytes a second never ends")
                 .hint("Leave the rate out to read as fast as possible."));
         }
+        if request.heal {
+            state.must_be_writer("healing")?;
+        }
         let target = match &request.target {
             Some(name) => targets::find(state, name).await?,
             None => first_filled(state).await?,
@@ -37,6 +40,7 @@ impl Appliance {
             target: target.name.clone(),
             read_data: request.read_data,
             bytes_per_second: request.bytes_per_second,
+            heal: request.heal,
         };
         let job = jobs::enqueue(state, JobKind::Check, target.name, &payload, None).await?;
         state.audit(who, "repository.check", &job.subject).await?;

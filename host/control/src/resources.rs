@@ -430,6 +430,9 @@ pub struct CreateCheck {
     /// Reads packs no faster than this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<u64>,
+    /// Puts back what other targets have undamaged.
+    #[serde(default)]
+    pub heal: bool,
 }
 
 /// The result of a check job.
@@ -438,7 +441,7 @@ pub struct CreateCheck {
 pub struct CheckReport {
     pub target: String,
     pub read_data: bool,
-    /// Nothing is damaged.
+    /// Nothing is damaged, or nothing is any more.
     pub passed: bool,
     pub backups: u64,
     pub objects: u64,
@@ -446,6 +449,10 @@ pub struct CheckReport {
     pub bytes: u64,
     pub packs_read: u64,
     pub bytes_read: u64,
+    /// Objects put back from other targets.
+    pub healed_objects: u64,
+    pub healed_bytes: u64,
+    /// What is damaged still.
     pub damages_found: u64,
     /// The first 10,000.
     pub damages: Vec<DamagedObject>,

@@ -99,6 +99,11 @@ impl IndexTable {
         Some(Location { pack: source.pack, index: source.index, offset, length })
     }
 
+    /// The packs that its indexes tell of, whether they count or not.
+    pub(crate) fn packs(&self) -> impl Iterator<Item = Digest> {
+        self.sources.iter().map(|source| source.pack)
+    }
+
     /// How many different chunks are in packs that count.
     pub(crate) fn chunks(&self) -> u64 {
         let live = self.runs.iter().flat_map(|run| run.iter()).filter(|located| self.locate(located).is_some());

@@ -16,6 +16,7 @@ mod clock;
 mod copy;
 mod envelope;
 mod error;
+mod footers;
 mod format;
 mod heads;
 mod ids;
@@ -32,7 +33,7 @@ mod seal;
 mod tree;
 mod writer;
 
-pub use check::{Damage, Loss, PacksRead, Structure};
+pub use check::{Damage, Healed, Loss, PacksRead, Structure};
 pub use chunk::ChunkError;
 pub use error::Error;
 pub use format::Malformed;

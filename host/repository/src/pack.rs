@@ -66,7 +66,7 @@ impl PackBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::index::tests::decode_footer;
+    use crate::format::index::decode_footer;
 
     #[test]
     fn a_pack_describes_itself() {

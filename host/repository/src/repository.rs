@@ -296,7 +296,7 @@ impl Repository {
         Ok(table.clone())
     }
 
-    async fn read_index(&self, keyring: &Keyring, domain: DomainId, digest: Digest) -> Result<Index, Error> {
+    pub(crate) async fn read_index(&self, keyring: &Keyring, domain: DomainId, digest: Digest) -> Result<Index, Error> {
         let bytes = self.inner.place.committed(&path::index(domain, digest), digest).await?;
         let envelope = Envelope::<IndexClear>::open(Kind::Index, &path::indexes(domain), bytes, keyring)?;
         let plaintext = envelope.unseal(keyring.domain(domain)?.index_key())?;

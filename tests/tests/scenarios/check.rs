@@ -44,7 +44,10 @@ fn a_check_names_what_is_damaged_and_what_is_lost() -> Result {
     let there = check(&setting, &["--read-data", "--target", "vault"], true)?;
     ensure(there["target"] == "vault", || format!("{there}"))?;
 
-    fs::write(&pack, good)?;
+    let healed = check(&setting, &["--heal"], true)?;
+    ensure(healed["healedObjects"] == 1 && fs::read(&pack)? == good, || format!("the pack is not whole: {healed}"))?;
+    fs::write(&pack, bad)?;
+    check(&setting, &["--read-data", "--heal"], true)?;
     check(&setting, &["--read-data"], true).map(drop)
 }
 

@@ -29,6 +29,9 @@ pub struct CheckArguments {
     /// Read packs no faster than so many MiB a second
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20), requires = "read_data")]
     max_rate: Option<u64>,
+    /// Put back what other targets have undamaged
+    #[arg(long)]
+    heal: bool,
     /// Stop waiting after this time, such as 30m; the check goes on
     #[arg(long, value_parser = values::duration)]
     timeout: Option<Duration>,
@@ -52,6 +55,7 @@ async fn check(common: &Common, arguments: CheckArguments) -> Result<Exit, Failu
         target: arguments.target,
         read_data: arguments.read_data,
         bytes_per_second: arguments.max_rate.map(|mib| mib << 20),
+        heal: arguments.heal,
     };
     let job: Job = client.post("repository/check", &request).await?;
     let job = wait::for_job(&client, &job.id, arguments.timeout).await?;
@@ -66,7 +70,7 @@ async fn check(common: &Common, arguments: CheckArguments) -> Result<Exit, Failu
     }
     say_findings(&report);
     Err(Failure::failed(format!("{} objects at {} are damaged", report.damages_found, report.target))
-        .hint("Other targets may hold them undamaged: check those too, and restore from them with --from TARGET."))
+        .hint("Other targets may hold them undamaged: --heal puts those back. What is lost here may be restored from there: restore --from TARGET."))
 }
 
 fn say_findings(report: &CheckReport) {

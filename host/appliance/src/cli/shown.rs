@@ -256,7 +256,7 @@ impl Shown for RepositoryStats {
 
 impl Shown for CheckReport {
     const HEADINGS: &'static [&'static str] =
-        &["target", "passed", "backups", "objects", "size", "packs read", "read", "damaged", "lost ranges"];
+        &["target", "passed", "backups", "objects", "size", "packs read", "read", "healed", "damaged", "lost ranges"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -267,6 +267,7 @@ impl Shown for CheckReport {
             size(self.bytes),
             self.packs_read.to_string(),
             size(self.bytes_read),
+            self.healed_objects.to_string(),
             self.damages_found.to_string(),
             self.losses_found.to_string(),
         ]

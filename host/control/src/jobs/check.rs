@@ -1,4 +1,5 @@
-//! The check job: is everything at a target there and as it was committed, and what is lost if not. It reports and changes nothing.
+//! The check job: is everything at a target there and as it was committed, and what is lost if not. It
+//! reports and changes nothing, unless it is asked to heal from the other targets.
 //!
 //! Reading all packs may take days: where it was is kept after each part, so that another attempt after a stop goes on from there.
 
@@ -18,6 +19,7 @@ pub(crate) struct Payload {
     pub(crate) target: String,
     pub(crate) read_data: bool,
     pub(crate) bytes_per_second: Option<u64>,
+    pub(crate) heal: bool,
 }
 
 /// Bytes between two notes of the place.
@@ -53,6 +55,9 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
         }
         damages.sort_unstable_by(|left, right| left.path.cmp(&right.path));
         damages.dedup_by(|left, right| left.path == right.path);
+        if payload.heal {
+            damages = heal(context, &repository, domain, &mut report, damages).await?;
+        }
         let losses = if damages.is_empty() { Vec::new() } else { repository.losses(domain, &damages).await? };
         note(context, &mut report, &damages, losses).await?;
     }
@@ -107,6 +112,45 @@ async fn packs(
     }
     let damaged = progress.damaged.get(&name).into_iter().flatten();
     Ok(damaged.map(DamagedObject::to_damage).collect())
+}
+
+/// Puts back what any other target has as it was committed; what is left is damaged everywhere.
+async fn heal(
+    context: &Context,
+    repository: &Repository,
+    domain: DomainId,
+    report: &mut CheckReport,
+    mut damages: Vec<Damage>,
+) -> Result<Vec<Damage>, Error> {
+    let state = &context.state;
+    for source in state.catalog.targets().await?.into_iter().filter(|source| source.name != report.target) {
+        stop_if_cancelled(context)?;
+        if damages.is_empty() {
+            break;
+        }
+        let source_repository = match state.repository(&source).await {
+            Ok(repository) => repository,
+            Err(error) => {
+                context.reporter.log("warn", &format!("cannot heal from {}: {error}", source.name));
+                continue;
+            }
+        };
+        let healed = repository.heal(domain, &source_repository, damages).await?;
+        damages = healed.left;
+        report.healed_bytes += healed.bytes;
+        report.healed_objects += healed.paths.len() as u64;
+        for path in healed.paths {
+            context.reporter.log("info", &format!("healed {path} from {}", source.name));
+        }
+    }
+    if report.healed_objects == 0 {
+        return Ok(damages);
+    }
+    // What was only a consequence of something healed is whole again.
+    let structure = repository.check_structure(domain, &|_, _| ()).await?;
+    damages.retain(|damage| damage.pack.is_some());
+    damages.extend(structure.damages.into_iter().filter(|damage| damage.pack.is_none()));
+    Ok(damages)
 }
 
 /// Names the losses as people know the backups.

@@ -18,18 +18,10 @@ impl Repository {
         let state = self.state(domain).await?;
         let suspects: HashSet<Digest> = damages.iter().filter_map(|damage| damage.pack).collect();
         let damaged: HashSet<&str> = damages.iter().map(|damage| damage.path.as_str()).collect();
-        let index = match self.index(domain, &state).await {
-            Ok(index) => Some(index),
-            // Without an index nothing of the backups that need it is found.
-            Err(error) => self.finding(domain, "", error).await.map(|_| None)?,
-        };
+        let index = self.index_or_footers(domain, &state).await?;
         let mut losses = Vec::new();
         for backup in state.backups.keys() {
-            let is_touched = match &index {
-                Some(index) => self.is_touched(domain, &state, index, *backup, &suspects, &damaged).await?,
-                None => true,
-            };
-            if is_touched {
+            if self.is_touched(domain, &state, &index, *backup, &suspects, &damaged).await? {
                 losses.extend(self.losses_of(domain, &state, *backup, &suspects).await?);
             }
         }

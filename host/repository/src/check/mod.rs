@@ -1,12 +1,15 @@
 //! Checking a repository at one target: is everything there that heads name, is it what was committed, and what is lost if not.
 //!
 //! Three steps, each of use alone: [`Repository::check_structure`] reads all but the packs, [`Repository::read_packs`] reads packs, in parts
-//! of any size, and [`Repository::losses`] says which bytes of which entries cannot be read any more. Nothing is written. A target that does
+//! of any size, and [`Repository::losses`] says which bytes of which entries cannot be read any more. [`Repository::heal`] alone writes. A target that does
 //! not answer is an error; an object that is gone, cut or changed is a finding.
 
+mod heal;
 mod losses;
 mod packs;
 mod structure;
+
+pub use heal::Healed;
 
 use std::borrow::Cow;
 

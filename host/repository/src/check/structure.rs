@@ -36,14 +36,13 @@ impl Repository {
             damages: Vec::new(),
         };
         let listed = self.listed_lengths(domain).await?;
-        let mut table = IndexTable::default();
         for (number, object) in objects.iter().enumerate() {
             progress(number as u64, seen.objects);
-            if let Err(error) = self.check_object(domain, &state, object, &listed, &mut table).await {
+            if let Err(error) = self.check_object(domain, &state, object, &listed).await {
                 seen.damages.push(self.finding(domain, &object.0, error).await?);
             }
         }
-        table.refresh(&state);
+        let table = self.index_or_footers(domain, &state).await?;
         for backup in state.backups.keys() {
             seen.damages.extend(self.check_chunks(domain, &state, &table, *backup).await?);
         }
@@ -63,7 +62,6 @@ impl Repository {
         state: &DomainState,
         object: &Object,
         listed: &HashMap<String, u64>,
-        table: &mut IndexTable,
     ) -> Result<(), Error> {
         let (path, length, digest) = object;
         if path::pack_digest(domain, path).is_some() {
@@ -75,9 +73,7 @@ impl Repository {
         if path::index_digest(domain, path).is_some() {
             let envelope = Envelope::<IndexClear>::open(Kind::Index, &path::indexes(domain), bytes, &*keyring)?;
             let index = Index::decode(&envelope.unseal(keys.index_key())?).map_err(envelope.damaged())?;
-            must_lie_within_packs(&index, state).map_err(Error::damaged(path.as_str()))?;
-            table.add(*digest, index);
-            return Ok(());
+            return must_lie_within_packs(&index, state).map_err(Error::damaged(path.as_str()));
         }
         check_signature(path, bytes, &keyring)
     }

@@ -1,7 +1,7 @@
 //! Indexes and records (FORMAT §5): where chunks are. A pack's footer (§4) holds the same records.
 
 use super::cbor::structure;
-use super::{Malformed, put_header, split_header, split_pieces};
+use super::{Malformed, put_header, split_header, split_pieces, split_u32};
 use crate::chunk::ChunkId;
 use crate::{Digest, DomainId};
 
@@ -134,22 +134,21 @@ pub(crate) fn encode_footer(records: &[Record]) -> Vec<u8> {
     out
 }
 
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::super::split_u32;
-    use super::*;
-
-    /// Reads a footer's plaintext back: the records, and the bases that they name.
-    pub(crate) fn decode_footer(bytes: &[u8]) -> Result<(Vec<Record>, Vec<ChunkId>), Malformed> {
-        let (count, rest) = split_u32(bytes)?;
-        let (bases, rest) = split_u32(rest)?;
-        let (bases, rest) = split_pieces::<32>(rest, bases.into())?;
-        let (records, rest) = split_records(rest, count.into(), 1, bases.len())?;
-        if !rest.is_empty() {
-            return Err(Malformed("bytes follow the end"));
-        }
-        Ok((records, bases.iter().map(|base| ChunkId(*base)).collect()))
+/// Reads a footer's plaintext back: the records, and the bases that they name.
+pub(crate) fn decode_footer(bytes: &[u8]) -> Result<(Vec<Record>, Vec<ChunkId>), Malformed> {
+    let (count, rest) = split_u32(bytes)?;
+    let (bases, rest) = split_u32(rest)?;
+    let (bases, rest) = split_pieces::<32>(rest, bases.into())?;
+    let (records, rest) = split_records(rest, count.into(), 1, bases.len())?;
+    if !rest.is_empty() {
+        return Err(Malformed("bytes follow the end"));
     }
+    Ok((records, bases.iter().map(|base| ChunkId(*base)).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     fn record(id: u8, pack: u32) -> Record {
         Record { id: ChunkId([id; 32]), pack, offset: 0x0102_0304, length: 0x0a_0b0c, depth: 5, base: NO_BASE }

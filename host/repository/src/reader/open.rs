@@ -27,7 +27,7 @@ impl Repository {
         let keyring = self.inner.keyring.current();
         let data_key = self.data_key(&keyring, &state, domain, backup).await?;
         let manifest = self.manifest(&keyring, &state, domain, backup, &data_key).await?;
-        let index = self.index(domain, &state).await?;
+        let index = self.index_or_footers(domain, &state).await?;
         let (level, root, bytes) = manifest.table;
         let tree =
             Tree::new(Cut::Variable, level, root.0, bytes).map_err(Error::damaged(path::manifest(domain, backup)))?;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use holdfast_repository::{BackupRecord, ContentClass, Damage, Digest, Loss};
 
+use crate::memory::Memory;
 use crate::setting::{Appliance, Files, files, noise, read, run};
 
 async fn damages(appliance: &Appliance) -> Vec<Damage> {
@@ -162,5 +163,65 @@ fn an_outage_is_no_damage() {
             failed += 1;
         }
         assert!(failed > 5);
+    });
+}
+
+#[test]
+fn a_lost_index_costs_no_backup_and_is_healed_with_the_rest() {
+    run(async {
+        let appliance = Appliance::new().await;
+        let mut contents = files(0);
+        contents.insert("base/big".into(), (ContentClass::Pages(8192), noise(9, 40 << 20)));
+        let record = appliance.back_up(&contents).await.unwrap();
+        let vault = Appliance::at(Memory::new(), appliance.keyring.clone()).await.unwrap();
+        vault.repository.copy_backup(&appliance.repository, appliance.domain, record.backup, &|_, _| ()).await.unwrap();
+
+        // Without any index the packs say where everything is, as long as nothing is written.
+        for index in appliance.storage.paths("/indexes/") {
+            appliance.storage.change(&index, |bytes| bytes[20] ^= 1);
+        }
+        let hurt = appliance.restarted().await;
+        assert!(hurt.holds(&record, &contents).await.unwrap());
+        assert!(hurt.back_up(&files(7)).await.is_err());
+        let found = damages(&hurt).await;
+        assert_eq!(found.len(), appliance.storage.paths("/indexes/").len(), "{found:?}");
+        assert_eq!(hurt.repository.losses(hurt.domain, &found).await.unwrap(), vec![]);
+
+        // Everything else that can be damaged at one place, at once.
+        for path in appliance.storage.paths("/packs/").into_iter().chain(appliance.storage.paths("/backups/")) {
+            appliance.storage.objects.lock().unwrap().remove(&path);
+        }
+        appliance.storage.change(&appliance.storage.paths("plugins/")[0], |bytes| bytes[0] ^= 1);
+        let hurt = appliance.restarted().await;
+        let found = damages(&hurt).await;
+        let healed = hurt.repository.heal(hurt.domain, &vault.repository, found).await.unwrap();
+        let objects = |paths: Vec<String>| paths.into_iter().filter(|path| !path.contains("/heads/")).count();
+        assert!(healed.paths.len() >= objects(appliance.storage.paths("domains/")) && healed.bytes > 40 << 20);
+        let after = appliance.restarted().await;
+        assert_eq!(damages(&after).await, vec![]);
+        assert!(after.holds(&record, &contents).await.unwrap());
+        after.back_up(&files(7)).await.unwrap();
+    });
+}
+
+#[test]
+fn a_source_that_is_damaged_itself_heals_nothing() {
+    run(async {
+        let appliance = Appliance::new().await;
+        let record = appliance.back_up(&files(0)).await.unwrap();
+        let vault = Appliance::at(Memory::new(), appliance.keyring.clone()).await.unwrap();
+        vault.repository.copy_backup(&appliance.repository, appliance.domain, record.backup, &|_, _| ()).await.unwrap();
+        for place in [&appliance, &vault] {
+            let pack = place.storage.paths("/packs/")[0].clone();
+            place.storage.change(&pack, |bytes| bytes[100] ^= 1);
+        }
+        let found = damages(&appliance).await;
+        let healed = appliance.repository.heal(appliance.domain, &vault.repository, found.clone()).await.unwrap();
+        assert_eq!((healed.paths.len(), healed.left), (0, found));
+        // One that is away is not an error of this place either.
+        vault.storage.cut_off_after(0, false);
+        let found = damages(&appliance).await;
+        let healed = appliance.repository.heal(appliance.domain, &vault.repository, found.clone()).await.unwrap();
+        assert_eq!(healed.left, found);
     });
 }
