@@ -38,6 +38,7 @@ pub async fn serve(common: &Common, arguments: Arguments) -> Result<Exit, Failur
         primary_url: config.repository.url,
         primary_site: config.repository.site,
         workers: config.limits.workers,
+        compression: config.compression.levels(),
         limits: config.limits.of_runs(),
         compiler: config.limits.compiler(),
     })

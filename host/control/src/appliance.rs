@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_catalog::{Catalog, TargetRow};
-use holdfast_repository::{Keyring, Repository, SharedKeyring, UnlockKey};
+use holdfast_repository::{Compression, Keyring, Repository, SharedKeyring, UnlockKey};
 use holdfast_sandbox::{Compiler, Limits, RuntimeOptions};
 use tokio::sync::OnceCell;
 
@@ -32,6 +32,8 @@ pub struct Options {
     pub limits: Limits,
     /// Where plugins are compiled.
     pub compiler: Compiler,
+    /// How hard backups are compressed.
+    pub compression: Compression,
 }
 
 /// What all operations and jobs share.
@@ -43,6 +45,7 @@ pub(crate) struct State {
     /// Held while the keyring changes: a generation follows the one before.
     keyring_change: tokio::sync::Mutex<()>,
     pub(crate) plugins: Plugins,
+    pub(crate) compression: Compression,
     repositories: Mutex<HashMap<String, Arc<OnceCell<Repository>>>>,
     pub(crate) queue: Queue,
     recovered: AtomicBool,
@@ -91,6 +94,7 @@ impl Appliance {
             unlock,
             keyring_change: tokio::sync::Mutex::new(()),
             plugins,
+            compression: options.compression,
             repositories: Mutex::default(),
             queue: Queue::new(options.workers),
             recovered: AtomicBool::new(recovered),

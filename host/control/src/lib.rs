@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 pub use appliance::Options;
 pub use error::{Error, ErrorKind};
+pub use holdfast_repository::Compression;
 pub use holdfast_sandbox::{COMPONENT_BYTES_MAX, Compiler, CompilerLimits, Limits};
 pub use names::{InstanceName, nearest};
 pub use plugins::Installed;

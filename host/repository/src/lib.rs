@@ -39,7 +39,9 @@ pub use error::Error;
 pub use format::Malformed;
 pub use ids::{BackupId, Digest, DomainId, InstanceId, RepositoryId, WriterId};
 pub use keyring::{Keyring, RecoveryKit, SharedKeyring, UnlockKey, VerifyKey, recover_keyring};
-pub use model::{BackupPlan, BackupRecord, ContentClass, Copied, Entry, EntryKind, HeadSeen, Stats, Verification};
+pub use model::{
+    BackupPlan, BackupRecord, Compression, ContentClass, Copied, Entry, EntryKind, HeadSeen, Stats, Verification,
+};
 pub use reader::{BackupReader, ContentReader};
 pub use repository::Repository;
 pub use writer::{BackupWriter, EntryWriter};

@@ -10,6 +10,10 @@ use crate::seal::{self, Purpose, Secret};
 
 /// Writers close a pack before it exceeds this, in bytes.
 const PACK_MAX: usize = 16 << 20;
+/// Room that a pack's memory has. Room that is not written to costs nothing, moving megabytes does; and what is larger than
+/// 32 MiB glibc's allocator always gets from the system by itself and gives back at once: smaller, the first pack's end would
+/// teach it to keep packs in its heaps, a heap for each thread.
+const ROOM: usize = (32 << 20) + 1;
 
 /// A pack that is being filled.
 #[derive(Debug)]
@@ -31,8 +35,7 @@ impl PackBuilder {
     /// Begins a pack, in the memory of an earlier one if there is one.
     pub(crate) fn new(mut bytes: Vec<u8>) -> Self {
         bytes.clear();
-        // Room for all of it at once: memory that is not written to costs nothing, moving megabytes does.
-        bytes.reserve(PACK_MAX);
+        bytes.reserve(ROOM);
         bytes.extend(Kind::Pack.preamble());
         Self { bytes, records: Vec::new() }
     }

@@ -42,6 +42,7 @@ impl Served {
             primary_url: None,
             primary_site: None,
             workers: 1,
+            compression: Default::default(),
             limits: Limits::default(),
             compiler: Compiler::Here,
         };

@@ -1,5 +1,6 @@
 //! `DATA-DIR/holdfast.toml`: typed settings, read and checked once, at start. Unknown keys are refused, with the near name.
 
+mod compression;
 mod limits;
 
 use std::io::ErrorKind;
@@ -9,6 +10,7 @@ use std::path::Path;
 use holdfast_control::nearest;
 use serde::Deserialize;
 
+pub use compression::Compression;
 pub use limits::Limits;
 
 use crate::cli::Failure;
@@ -21,6 +23,8 @@ pub struct Config {
     pub repository: Repository,
     /// How the API is served.
     pub server: Server,
+    /// How hard backups are compressed.
+    pub compression: Compression,
     /// Bounds of the appliance as a whole, and of every run of a plugin.
     pub limits: Limits,
 }
@@ -50,8 +54,12 @@ impl Default for Server {
 }
 
 /// Every key there is, by section.
-const KEYS: [(&str, &[&str]); 3] =
-    [("repository", &["url", "site"]), ("server", &["listen"]), ("limits", limits::KEYS)];
+const KEYS: [(&str, &[&str]); 4] = [
+    ("repository", &["url", "site"]),
+    ("server", &["listen"]),
+    ("compression", compression::KEYS),
+    ("limits", limits::KEYS),
+];
 
 impl Config {
     /// Reads the file of a data directory; without one all is as by default.
@@ -72,6 +80,7 @@ impl Config {
         let table: toml::Table = text.parse().map_err(wrong)?;
         refuse_unknown(&table)?;
         let config: Self = toml::from_str(text).map_err(wrong)?;
+        config.compression.check()?;
         config.limits.check()?;
         Ok(config)
     }
@@ -129,7 +138,7 @@ mod tests {
         let failure = Config::parse("[sevrer]\n").err().unwrap();
         assert_eq!(failure.hint.as_deref(), Some("Did you mean 'server'?"));
         let failure = Config::parse("zzzzzzzzzz = 1\n").err().unwrap();
-        assert_eq!(failure.hint.as_deref(), Some("There are: repository, server, limits."));
+        assert_eq!(failure.hint.as_deref(), Some("There are: repository, server, compression, limits."));
     }
 
     #[test]

@@ -56,6 +56,7 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Failed> 
         parent,
         component: Some(plugin.component()),
         started_ms: clock::unsigned(started_ms),
+        compression: state.compression,
     };
     let writer = Arc::new(primary.begin_backup(plan).await.map_err(Error::from)?);
     let document = match dump(context, &row, &instance, &plugin, &writer).await {

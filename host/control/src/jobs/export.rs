@@ -77,6 +77,7 @@ async fn write(state: &State, rows: &[u8], plugins: &[PluginRow]) -> Result<Back
         parent: None,
         component: None,
         started_ms: clock::unsigned(now),
+        compression: state.compression,
     };
     let writer = primary.begin_backup(plan).await?;
     write_entry(&writer, ENTRY.to_owned(), now, rows).await?;

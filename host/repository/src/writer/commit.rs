@@ -2,15 +2,13 @@
 //!
 //! Each object is durable before one that needs it is written; a kill in between leaves garbage, never a broken backup.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use super::BackupWriter;
 use super::packer::Packed;
-use super::pipeline::Settled;
 use super::table::{self, Table};
+use crate::chunk::ChunkId;
 use crate::clock::now_ms;
 use crate::envelope::seal_envelope;
 use crate::format::cbor::{self, Blob};
@@ -62,13 +60,11 @@ impl BackupWriter {
         written
             .objects
             .extend(settled.packed.iter().map(|pack| (path::pack(domain, pack.digest), pack.length, pack.digest)));
-        let mut indexes: BTreeSet<Digest> = settled.adopted.iter().map(|(_, location)| location.index).collect();
-        let relied_on: BTreeSet<Digest> = settled.adopted.iter().map(|(_, location)| location.pack).collect();
-        for digest in self.put_indexes(&keyring, &mut written, &settled.packed).await? {
-            indexes.insert(digest);
-        }
+        let mut indexes = settled.indexes;
+        indexes.extend(self.put_indexes(&keyring, &mut written, &settled.packed).await?);
         let indexes: Vec<_> = indexes.into_iter().collect();
-        self.put_refs(&keyring, &mut written, settled).await?;
+        let relied_on = settled.relied_on;
+        self.put_refs(&keyring, &mut written, settled.added, settled.adopted).await?;
         self.put_keys(&keyring, &mut written).await?;
         let record = self.complete(record, &table);
         self.put_manifest(&keyring, &mut written, &record, document, table, indexes.clone()).await?;
@@ -158,11 +154,16 @@ impl BackupWriter {
         written.put(path, bytes).await
     }
 
-    async fn put_refs(&self, keyring: &Keyring, written: &mut Written<'_>, settled: Settled) -> Result<(), Error> {
+    async fn put_refs(
+        &self,
+        keyring: &Keyring,
+        written: &mut Written<'_>,
+        added: Vec<ChunkId>,
+        adopted: Vec<ChunkId>,
+    ) -> Result<(), Error> {
         let (domain, backup) = (self.plan.domain, self.plan.backup);
         let clear = BackupClear { domain, backup, extra: Default::default() };
-        let adopted = settled.adopted.into_iter().map(|(id, _)| id).collect();
-        for (part, refs) in (0..).zip(Refs::parts(settled.added, adopted)) {
+        for (part, refs) in (0..).zip(Refs::parts(added, adopted)) {
             let (path, plaintext) = (path::refs(domain, backup, part), refs.encode());
             let key = keyring.domain(domain)?;
             let seal = Some((key.index_key(), &plaintext[..]));

@@ -151,9 +151,10 @@ impl EntryWriter {
         let mut filled = std::mem::take(&mut self.buffer);
         match self.cut {
             Cut::Fixed(_) => {
-                filled.truncate(std::mem::take(&mut self.filled));
-                if !filled.is_empty() {
-                    self.send(filled.freeze()).await?;
+                let length = std::mem::take(&mut self.filled);
+                if length > 0 {
+                    let chunk = self.cut_off(filled, length);
+                    self.send(chunk).await?;
                 }
             }
             Cut::Variable if !is_end && filled.len() < *CONTENT_BUFFER.end() => {
@@ -165,6 +166,17 @@ impl EntryWriter {
         }
         self.is_torn = false;
         Ok(())
+    }
+
+    /// The chunk that a buffer begins with. A short one, the end of an entry, does not hold a whole buffer's memory.
+    fn cut_off(&self, mut filled: BytesMut, length: usize) -> Bytes {
+        if length <= filled.len() / 2 {
+            let chunk = Bytes::copy_from_slice(&filled[..length]);
+            self.pipeline.keep_spare(filled);
+            return chunk;
+        }
+        filled.truncate(length);
+        filled.freeze()
     }
 
     async fn flush_by_content(&mut self, mut filled: BytesMut, is_end: bool) -> Result<(), Error> {

@@ -7,6 +7,7 @@ mod commit;
 mod entry;
 mod packer;
 mod pipeline;
+mod pressure;
 mod table;
 
 use std::collections::BTreeMap;
@@ -69,7 +70,7 @@ impl Repository {
             return Err(Error::BackupExists { backup: plan.backup });
         }
         let index = self.index(plan.domain, &state).await?;
-        let pipeline = Pipeline::new(self, plan.domain, index)?;
+        let pipeline = Pipeline::new(self, plan.domain, index, plan.compression)?;
         Ok(BackupWriter {
             repository: self.clone(),
             plan,

@@ -1,33 +1,38 @@
 //! One chunk's way: hash, known?, compress, seal, pack, upload. Bounded by bytes, not by the backup.
 //!
-//! A chunk's plaintext takes its length from the budget; sealed, it gives back what compression saved; what is left is
-//! given back when its pack is durable. The budget exceeds a full pack, so the pipeline always moves. The first failure
-//! is kept: after it nothing is accepted any more, and the backup can never commit.
+//! In memory are at most [`WORK`] bytes of plaintext, a pack that is being filled, and [`UPLOADS`] that are on their way;
+//! their buffers are used again and again. Whoever brings chunks waits; workers never do. The first failure is kept: after
+//! it nothing is accepted any more, and the backup can never commit.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry as MapEntry;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::{BTreeSet, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::packer::{FullPack, Packed, Packer};
-use crate::chunk::{ChunkCodec, ChunkHash, ChunkId, ChunkKind, ChunkSecrets, OVERHEAD};
+use super::packer::{Packed, Packer};
+use super::pressure::Pressure;
+use crate::chunk::{ChunkCodec, ChunkHash, ChunkId, ChunkKind, ChunkSecrets};
 use crate::format::path;
-use crate::index::{IndexTable, Location};
+use crate::index::IndexTable;
 use crate::keyring::DomainKeys;
+use crate::pack::PackBuilder;
 use crate::place::Place;
 use crate::pool::Pool;
 use crate::repository::Repository;
 use crate::seal::Secret;
-use crate::{DomainId, Error};
+use crate::{Compression, Digest, DomainId, Error};
 
-/// Bytes of one backup in memory: a pack being filled, one or two on their way, and chunks at work.
-const BUDGET: usize = 48 << 20;
-/// Buffers that are kept for the next chunk, and their lengths: shorter ones were the ends of entries.
-const SPARES_MAX: usize = 64;
+/// Plaintext that waits for a worker or is at work, in bytes: less than a pack, so that nobody can fill a second one while
+/// all uploads are busy.
+const WORK: usize = 8 << 20;
+/// Full packs that are on their way before no more chunks are taken.
+const UPLOADS: usize = 2;
+/// Lengths of buffers that are kept for the next chunk: whole ones of the usual size.
 const SPARE: std::ops::RangeInclusive<usize> = 32 << 10..=64 << 10;
+/// Buffers that are kept.
+const SPARES_MAX: usize = WORK / *SPARE.end();
 
 /// What every entry of a backup shares.
 #[derive(Debug)]
@@ -38,13 +43,18 @@ pub(super) struct Pipeline {
     secrets: ChunkSecrets,
     index_key: Secret,
     pub(super) chunker_seed: u64,
+    pressure: Pressure,
     index: IndexTable,
-    /// Chunks that this backup holds, with where those were that were there before.
-    held: Mutex<HashMap<ChunkId, Option<Location>>>,
+    /// Chunks that this backup holds.
+    held: Mutex<HashSet<ChunkId>>,
     packer: Mutex<Packer>,
-    budget: Arc<Semaphore>,
-    /// Chunks and packs on their way.
-    outstanding: watch::Sender<usize>,
+    /// Bytes of plaintext that may come.
+    work: Arc<Semaphore>,
+    /// Packs that may be sent on their way.
+    uploads: Arc<Semaphore>,
+    /// Chunks and packs on their way, and who waits for there to be none.
+    outstanding: AtomicUsize,
+    all_arrived: Notify,
     failure: Mutex<Option<Arc<Error>>>,
     has_failed: AtomicBool,
     stored: AtomicU64,
@@ -59,7 +69,7 @@ struct Ticket {
 
 impl Ticket {
     fn new(pipeline: &Arc<Pipeline>) -> Self {
-        pipeline.outstanding.send_modify(|count| *count += 1);
+        pipeline.outstanding.fetch_add(1, Ordering::AcqRel);
         Self { pipeline: Arc::clone(pipeline), has_arrived: false }
     }
 
@@ -73,12 +83,19 @@ impl Drop for Ticket {
         if !self.has_arrived {
             self.pipeline.fail(Error::WorkerStopped);
         }
-        self.pipeline.outstanding.send_modify(|count| *count -= 1);
+        if self.pipeline.outstanding.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.pipeline.all_arrived.notify_waiters();
+        }
     }
 }
 
 impl Pipeline {
-    pub(super) fn new(repository: &Repository, domain: DomainId, index: IndexTable) -> Result<Self, Error> {
+    pub(super) fn new(
+        repository: &Repository,
+        domain: DomainId,
+        index: IndexTable,
+        compression: Compression,
+    ) -> Result<Self, Error> {
         let keyring = repository.inner.keyring.current();
         let keys: DomainKeys<'_> = keyring.domain(domain)?;
         Ok(Self {
@@ -88,11 +105,14 @@ impl Pipeline {
             secrets: keys.chunk_secrets(),
             index_key: keys.index_key().clone(),
             chunker_seed: keys.chunker_seed(),
+            pressure: Pressure::new(compression),
             index,
             held: Mutex::default(),
             packer: Mutex::default(),
-            budget: Arc::new(Semaphore::new(BUDGET)),
-            outstanding: watch::Sender::new(0),
+            work: Arc::new(Semaphore::new(WORK)),
+            uploads: Arc::new(Semaphore::new(UPLOADS)),
+            outstanding: AtomicUsize::new(0),
+            all_arrived: Notify::new(),
             failure: Mutex::default(),
             has_failed: AtomicBool::new(false),
             stored: AtomicU64::new(0),
@@ -105,31 +125,40 @@ impl Pipeline {
         self.secrets.hash(kind, plaintext)
     }
 
-    /// Takes a chunk; its hash comes when a worker got to it. Waits while the budget is used up.
+    /// Takes a chunk; its hash comes when a worker got to it. Waits while there is too much to do.
     pub(super) async fn store(
         self: &Arc<Self>,
         kind: ChunkKind,
         plaintext: Bytes,
     ) -> Result<oneshot::Receiver<ChunkHash>, Error> {
         self.check()?;
-        let need = (plaintext.len() + OVERHEAD) as u32;
-        let permit = Arc::clone(&self.budget).acquire_many_owned(need).await;
-        // The budget is closed by a failure only, which is then what to tell.
+        let permit = self.admit(plaintext.len()).await;
+        // Nothing is admitted after a failure, which is then what to tell.
         self.check()?;
         let permit = permit.map_err(|_| Error::WorkerStopped)?;
         let ticket = Ticket::new(self);
         let (sender, receiver) = oneshot::channel();
+        self.pressure.wait(plaintext.len());
         self.pool.submit(move |codec| {
             let pipeline = Arc::clone(&ticket.pipeline);
+            pipeline.pressure.taken_up(plaintext.len());
             if pipeline.has_failed.load(Ordering::Acquire) {
                 return;
             }
-            match pipeline.process(codec, kind, plaintext, permit, sender) {
+            match pipeline.process(codec, kind, plaintext, sender) {
                 Ok(()) => ticket.arrive(),
                 Err(error) => pipeline.fail(error),
             }
+            drop(permit);
         });
         Ok(receiver)
+    }
+
+    /// Waits until there is room for so many bytes of plaintext, and for the pack that they may fill.
+    async fn admit(&self, length: usize) -> Result<OwnedSemaphorePermit, AcquireError> {
+        let permit = Arc::clone(&self.work).acquire_many_owned(length.min(WORK) as u32).await?;
+        drop(self.uploads.acquire().await?);
+        Ok(permit)
     }
 
     /// The worker's part.
@@ -138,7 +167,6 @@ impl Pipeline {
         codec: &mut ChunkCodec,
         kind: ChunkKind,
         plaintext: Bytes,
-        mut permit: OwnedSemaphorePermit,
         sender: oneshot::Sender<ChunkHash>,
     ) -> Result<(), Error> {
         let hash = self.secrets.hash(kind, &plaintext);
@@ -146,10 +174,10 @@ impl Pipeline {
         // An entry that was aborted does not wait for its hashes; its chunks stay, another may hold them too.
         let _ = sender.send(hash);
         if self.claim(id) {
-            let sealed =
-                codec.seal(&hash, &plaintext).map_err(|reason| Error::Chunk { id: hex::encode(id.0), reason })?;
-            drop(permit.split(permit.num_permits().saturating_sub(sealed.len())));
-            let full = lock(&self.packer).add(id, &sealed, permit);
+            let sealed = codec
+                .seal(&hash, &plaintext, self.pressure.level())
+                .map_err(|reason| Error::Chunk { id: hex::encode(id.0), reason })?;
+            let full = lock(&self.packer).add(id, sealed);
             if let Some(full) = full {
                 self.close(full);
             }
@@ -160,17 +188,16 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Whether this chunk is new: neither in the repository nor met in this backup.
+    /// Whether this chunk is new: neither met in this backup nor in the repository.
     fn claim(&self, id: ChunkId) -> bool {
-        match lock(&self.held).entry(id) {
-            MapEntry::Occupied(_) => false,
-            MapEntry::Vacant(place) => place.insert(self.index.find(&id)).is_none(),
-        }
+        lock(&self.held).insert(id) && self.index.find(&id).is_none()
     }
 
     /// Completes a pack and sends it on its way.
-    fn close(self: &Arc<Self>, full: FullPack) {
-        let (pack, permit) = full.finish(&self.index_key);
+    fn close(self: &Arc<Self>, full: PackBuilder) {
+        // There is one: what was admitted while an upload was free cannot fill more than one pack.
+        let upload = Arc::clone(&self.uploads).try_acquire_owned();
+        let pack = full.finish(&self.index_key);
         let (path, length) = (path::pack(self.domain, pack.digest), pack.bytes.len() as u64);
         lock(&self.packer).packed.push(Packed { digest: pack.digest, length, records: pack.records });
         let ticket = Ticket::new(self);
@@ -184,14 +211,15 @@ impl Pipeline {
                 }
                 Err(error) => ticket.pipeline.fail(error),
             }
-            drop(permit);
+            drop(upload);
         });
     }
 
     /// Waits until every chunk is durable; gives what was stored and what is held.
     pub(super) async fn settle(self: &Arc<Self>) -> Result<Settled, Error> {
         self.idle().await?;
-        let last = lock(&self.packer).take();
+        lock(&self.spares).clear();
+        let last = lock(&self.packer).last();
         if let Some(last) = last {
             let pipeline = Arc::clone(self);
             self.pool.run(move |_| pipeline.close(last)).await?;
@@ -200,9 +228,13 @@ impl Pipeline {
         let packed = std::mem::take(&mut lock(&self.packer).packed);
         let held = std::mem::take(&mut *lock(&self.held));
         let mut settled = Settled { packed, ..Settled::default() };
-        for (id, location) in held {
-            match location {
-                Some(location) => settled.adopted.push((id, location)),
+        for id in held {
+            match self.index.find(&id) {
+                Some(location) => {
+                    settled.adopted.push(id);
+                    settled.indexes.insert(location.index);
+                    settled.relied_on.insert(location.pack);
+                }
                 None => settled.added.push(id),
             }
         }
@@ -211,10 +243,15 @@ impl Pipeline {
         if recorded == settled.added.len() { Ok(settled) } else { Err(Error::WorkerStopped) }
     }
 
+    /// Waits until nothing is on its way.
     async fn idle(&self) -> Result<(), Error> {
-        let mut outstanding = self.outstanding.subscribe();
-        outstanding.wait_for(|count| *count == 0).await.map_err(|_| Error::WorkerStopped)?;
-        self.check()
+        loop {
+            let all_arrived = self.all_arrived.notified();
+            if self.outstanding.load(Ordering::Acquire) == 0 {
+                return self.check();
+            }
+            all_arrived.await;
+        }
     }
 
     /// Nothing is accepted from here.
@@ -225,11 +262,15 @@ impl Pipeline {
     fn fail(&self, error: Error) {
         lock(&self.failure).get_or_insert_with(|| Arc::new(error));
         self.has_failed.store(true, Ordering::Release);
-        self.budget.close();
+        self.work.close();
+        self.uploads.close();
     }
 
     /// The first failure, if there was one.
     pub(super) fn check(&self) -> Result<(), Error> {
+        if !self.has_failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
         match &*lock(&self.failure) {
             Some(failure) => Err(Error::BackupBroken(Arc::clone(failure))),
             None => Ok(()),
@@ -242,17 +283,15 @@ impl Pipeline {
 
     /// A buffer of this length; its bytes are whatever they were.
     pub(super) fn buffer(&self, length: usize) -> BytesMut {
-        let mut spares = lock(&self.spares);
-        let fitting = spares.iter().rposition(|spare| spare.len() == length);
-        let spare = fitting.map(|position| spares.swap_remove(position));
-        drop(spares);
-        spare.unwrap_or_else(|| BytesMut::zeroed(length))
+        let spare = lock(&self.spares).pop();
+        spare.filter(|spare| spare.len() == length).unwrap_or_else(|| BytesMut::zeroed(length))
     }
 
     /// Keeps a buffer that is not needed any more for [`Self::buffer`].
     pub(super) fn keep_spare(&self, spare: BytesMut) {
+        let is_whole = spare.len() == spare.capacity() && SPARE.contains(&spare.len());
         let mut spares = lock(&self.spares);
-        if spares.len() < SPARES_MAX && SPARE.contains(&spare.len()) {
+        if is_whole && spares.len() < SPARES_MAX {
             spares.push(spare);
         }
     }
@@ -265,7 +304,10 @@ pub(super) struct Settled {
     /// Stored by this backup.
     pub(super) added: Vec<ChunkId>,
     /// Found in the repository.
-    pub(super) adopted: Vec<(ChunkId, Location)>,
+    pub(super) adopted: Vec<ChunkId>,
+    /// The indexes that tell where those are, and their packs.
+    pub(super) indexes: BTreeSet<Digest>,
+    pub(super) relied_on: BTreeSet<Digest>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,9 +1,10 @@
-//! A storage in memory that can be cut off after a number of operations, and whose listings can lag.
+//! A storage in memory that can be cut off after a number of operations, whose listings can lag, and that can be slow.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,6 +24,11 @@ pub struct Memory {
     pub listing_lags: AtomicBool,
     /// Bytes that were put.
     pub sent: AtomicU64,
+    /// How long putting an object takes.
+    pub slowness: Mutex<Duration>,
+    /// Packs that are being put, and the most that ever were at once.
+    packs: AtomicU64,
+    pub packs_at_once: AtomicU64,
     /// Threads that operations ran on.
     pub threads: Mutex<BTreeSet<Option<String>>>,
 }
@@ -109,6 +115,12 @@ impl Storage for Memory {
     async fn put(&self, path: &str, bytes: Bytes) -> Result<(), Error> {
         assert!(bytes.len() <= 17 << 20, "{path} has {} bytes", bytes.len());
         self.sent.fetch_add(bytes.len() as u64, Ordering::SeqCst);
+        let is_pack = u64::from(path.contains("/packs/"));
+        let packs = self.packs.fetch_add(is_pack, Ordering::SeqCst) + is_pack;
+        self.packs_at_once.fetch_max(packs, Ordering::SeqCst);
+        let slowness = *self.slowness.lock().unwrap();
+        tokio::time::sleep(slowness).await;
+        self.packs.fetch_sub(is_pack, Ordering::SeqCst);
         self.operate(Operation::Put, path, |objects| {
             objects.insert(path.to_owned(), bytes);
             Ok(())

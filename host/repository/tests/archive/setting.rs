@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use holdfast_repository::{
-    BackupId, BackupPlan, BackupReader, BackupRecord, BackupWriter, ContentClass, DomainId, Entry, EntryKind, Error,
-    InstanceId, Keyring, Repository, SharedKeyring,
+    BackupId, BackupPlan, BackupReader, BackupRecord, BackupWriter, Compression, ContentClass, DomainId, Entry,
+    EntryKind, Error, InstanceId, Keyring, Repository, SharedKeyring,
 };
 
 use crate::memory::Memory;
@@ -59,6 +59,7 @@ impl Appliance {
             parent: None,
             component: Some(b"a component".as_slice().into()),
             started_ms: 1,
+            compression: Compression::default(),
         };
         self.repository.begin_backup(plan).await
     }

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use holdfast_repository::{
-    BackupId, BackupPlan, BackupReader, BackupRecord, BackupWriter, Digest, DomainId, InstanceId, Keyring, Repository,
-    SharedKeyring,
+    BackupId, BackupPlan, BackupReader, BackupRecord, BackupWriter, Compression, Digest, DomainId, InstanceId, Keyring,
+    Repository, SharedKeyring,
 };
 use holdfast_sandbox::{Call, Destination, Failure, Grants, Limits, Member};
 use holdfast_storage::Local;
@@ -94,7 +94,14 @@ impl Store {
 
     async fn begin(&self, backup: BackupId) -> Arc<BackupWriter> {
         let component = Some(Arc::from(&b"component"[..]));
-        let plan = BackupPlan { backup, domain: self.domain, parent: None, component, started_ms: 1 };
+        let plan = BackupPlan {
+            backup,
+            domain: self.domain,
+            parent: None,
+            component,
+            started_ms: 1,
+            compression: Compression::default(),
+        };
         Arc::new(self.repository.begin_backup(plan).await.expect("begins"))
     }
 
