@@ -3,6 +3,8 @@
 //! From version 15 on one copy carries everything, its archives and the manifest marked by a letter in front of each
 //! piece; before, each archive and the manifest is a copy of its own. Version 12 sends no manifest.
 
+use std::io::{Read, Write};
+
 use holdfast_sdk::{Error, Result, io, job};
 use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
@@ -10,7 +12,7 @@ use postgres_protocol::message::frontend;
 use crate::failure::{DATA_CORRUPTED, protocol_error, quote_literal};
 use crate::lsn::Lsn;
 use crate::session::Session;
-use crate::wire::{Event, Row, column};
+use crate::wire::{Event, Row, Wire, column};
 
 /// The first version with the new grammar and with one copy for all.
 const ONE_COPY: u32 = 15;
@@ -135,7 +137,7 @@ impl BaseBackup {
     }
 
     /// The next piece; none after the last.
-    pub fn next(&mut self, session: &mut Session) -> Result<Option<Piece>> {
+    pub fn next<R: Read, W: Write>(&mut self, session: &mut Wire<R, W>) -> Result<Option<Piece>> {
         loop {
             match session.event()? {
                 Event::CopyData(length) if self.copying && self.major >= ONE_COPY => {
@@ -169,7 +171,7 @@ impl BaseBackup {
 
     /// Where it ended, once there are no more pieces, and the server's refusal if it found damaged pages: the backup is whole
     /// then all the same.
-    pub fn end(self, session: &mut Session) -> Result<(Point, Option<Error>)> {
+    pub fn end<R: Read, W: Write>(self, session: &mut Wire<R, W>) -> Result<(Point, Option<Error>)> {
         let end = Point::read(&session.next_result()?)?;
         match session.end_of_answer() {
             Ok(()) => Ok((end, None)),
@@ -188,7 +190,7 @@ fn wait_through(phase: &str, session: &Session) -> Result<()> {
 }
 
 /// What the letter in front of a piece says; none for the server's own progress.
-fn marked(session: &mut Session, length: u64) -> Result<Option<Piece>> {
+fn marked<R: Read, W: Write>(session: &mut Wire<R, W>, length: u64) -> Result<Option<Piece>> {
     let rest = length.checked_sub(1).ok_or_else(|| protocol_error("an empty piece of a base backup"))?;
     let mut mark = [0];
     session.read(&mut mark)?;
@@ -221,37 +223,4 @@ fn archive(body: &[u8]) -> Result<Piece> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn speaks_both_grammars() {
-        let options = Options { label: "it's", manifest_checksums: Some("CRC32C") };
-        let new = command(&options, 15);
-        assert!(new.starts_with("BASE_BACKUP (LABEL 'it''s', "), "{new}");
-        assert!(new.ends_with("TABLESPACE_MAP true, MANIFEST 'yes', MANIFEST_CHECKSUMS 'CRC32C')"), "{new}");
-        let old = command(&options, 14);
-        assert!(old.starts_with("BASE_BACKUP LABEL 'it''s' PROGRESS FAST WAL NOWAIT"), "{old}");
-        assert!(old.ends_with("TABLESPACE_MAP MANIFEST 'yes' MANIFEST_CHECKSUMS 'CRC32C'"), "{old}");
-        let oldest = command(&Options { manifest_checksums: None, ..options }, 12);
-        assert!(oldest.ends_with("NOWAIT TABLESPACE_MAP"), "{oldest}");
-    }
-
-    #[test]
-    fn archives_have_known_names() {
-        assert_eq!(archive(b"base.tar\0\0").expect("valid"), Piece::Archive(None));
-        assert_eq!(archive(b"16385.tar\0/srv/fast\0").expect("valid"), Piece::Archive(Some(16385)));
-        for body in [&b""[..], b"base", b"../x.tar\0", b"99999999999.tar\0", b"\xFF.tar\0"] {
-            assert!(archive(body).is_err(), "{body:?}");
-        }
-    }
-
-    #[test]
-    fn spaces_may_lack_everything_but_their_row() {
-        let row = |columns: [Option<&str>; 3]| columns.map(|text| text.map(str::to_owned)).to_vec();
-        let base = Space::read(&row([None, None, Some("8")])).expect("valid");
-        assert_eq!(base, Space { oid: None, path: String::new(), bytes: 8192 });
-        assert_eq!(Space::read(&row([Some("16385"), Some("/x"), None])).expect("valid").oid, Some(16385));
-        assert!(Space::read(&row([Some("x"), None, None])).is_err());
-    }
-}
+mod tests;

@@ -47,3 +47,52 @@ pub fn incomplete(what: &str) -> Error {
         .hint("See the server's log, and try again.")
         .retryable()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::tests::file as control_file;
+    use crate::label::tests::LABEL;
+    use crate::lsn::Lsn;
+
+    const LOG: &[&str] = &["000000010000000000000002", "000000010000000000000003"];
+
+    fn judged(kept: &[(&str, &[u8])], log: &[&str]) -> Result<()> {
+        let identity = Identity { system_identifier: "7300000000000000001".into(), timeline: 1 };
+        let needed = WalRange { timeline: 1, start: Lsn(0x200_0028), end: Lsn(0x300_0100) };
+        check(&Recorder::example(kept, log), &Server::example(false), &identity, &needed)
+    }
+
+    #[test]
+    fn nothing_that_replay_needs_may_be_missing() {
+        let control = control_file();
+        let kept = [("backup_label", LABEL.as_bytes()), ("global/pg_control", control.as_slice())];
+        judged(&kept, LOG).expect("whole");
+        let missing = |kept: &[(&str, &[u8])], log: &[&str]| {
+            let error = judged(kept, log).expect_err("incomplete");
+            assert!(error.code == "backup-incomplete" && error.retryable);
+            error.message
+        };
+        assert!(missing(&kept[1..], LOG).contains("no backup_label"));
+        assert!(missing(&kept[..1], LOG).contains("no global/pg_control"));
+        assert!(missing(&kept, &LOG[..1]).contains("pg_wal/000000010000000000000003"));
+        assert!(missing(&kept, &LOG[1..]).contains("pg_wal/000000010000000000000002"));
+    }
+
+    #[test]
+    fn what_is_of_another_backup_or_cluster_is_refused() {
+        let label = LABEL.replace("0/2000028", "0/2000029");
+        let control = control_file();
+        let with = |label: &str, control: &[u8]| {
+            judged(&[("backup_label", label.as_bytes()), ("global/pg_control", control)], LOG)
+        };
+        assert!(with(&label, &control).is_err());
+        assert!(with(LABEL, &control[..100]).is_err());
+        let mut foreign = control.clone();
+        foreign[0] ^= 1;
+        assert!(with(LABEL, &foreign).is_err(), "its checksum does not fit");
+        let mut newer = control;
+        newer[8..12].copy_from_slice(&9_900u32.to_le_bytes());
+        with(LABEL, &newer).expect("a version that is not known is not condemned");
+    }
+}

@@ -76,11 +76,11 @@ fn word(bytes: &[u8], at: usize) -> Result<u32, Flaw> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
     /// A file as PostgreSQL 13 to 16 write it.
-    fn file() -> Vec<u8> {
+    pub fn file() -> Vec<u8> {
         let mut bytes = vec![0; 8_192];
         bytes[0..8].copy_from_slice(&7_300_000_000_000_000_001u64.to_le_bytes());
         bytes[8..12].copy_from_slice(&1300u32.to_le_bytes());

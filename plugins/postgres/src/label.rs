@@ -28,10 +28,10 @@ pub fn objections(text: &str, needed: &WalRange, segment_size: u64) -> Vec<Strin
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    const LABEL: &str = "START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\nCHECKPOINT LOCATION: 0/2000060\n\
+    pub const LABEL: &str = "START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\nCHECKPOINT LOCATION: 0/2000060\n\
                          BACKUP METHOD: streamed\nBACKUP FROM: primary\nSTART TIME: 2024-10-04 09:56:18 UTC\nLABEL: holdfast 1\nSTART TIMELINE: 1\n";
 
     #[test]

@@ -213,3 +213,44 @@ impl ManifestEntry {
 fn file(path: &str, size: Option<u64>, mode: u32, modified: i64) -> Entry {
     Entry { path: path.to_owned(), kind: EntryKind::File, size, mode, modified, extra: vec![] }
 }
+
+#[cfg(test)]
+impl Recorder {
+    /// One that took these files of the data directory and these segments of the log.
+    pub fn example(kept: &[(&str, &[u8])], log: &[&str]) -> Self {
+        let spaces = [Space { oid: Some(16385), path: "/srv/fast".into(), bytes: 0 }];
+        Self {
+            kept: kept.iter().map(|(file, bytes)| ((*file).to_owned(), bytes.to_vec())).collect(),
+            log: log.iter().map(|name| (*name).to_owned()).collect(),
+            ..Self::new(&Server::example(false), &spaces)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_links_to_announced_tablespaces_are_taken() {
+        let mut recorder = Recorder::example(&[], &[]);
+        let mut note = |path: &str| {
+            let kind = Kind::Symlink("/etc".into());
+            recorder.note(&Member { path: path.into(), kind, mode: 0o777, modified: 0 })
+        };
+        note("pg_tblspc/16385").expect("announced");
+        for path in ["pg_tblspc/16386", "pg_tblspc/x", "pg_tblspc/16385/x", "pg_wal", "base/5"] {
+            assert_eq!(note(path).expect_err("refused").code, "malformed-archive", "{path}");
+        }
+    }
+
+    #[test]
+    fn a_segment_counts_only_if_it_is_whole() {
+        let mut recorder = Recorder::example(&[], &[]);
+        for (name, size) in [("1", 16 << 20), ("2", 100)] {
+            let path = format!("pg_wal/{name}");
+            recorder.note(&Member { path, kind: Kind::File(size), mode: 0o600, modified: 0 }).expect("taken");
+        }
+        assert!(recorder.has_log("1") && !recorder.has_log("2"));
+    }
+}

@@ -22,6 +22,9 @@ pub struct Relations<'a> {
     databases: BTreeMap<u32, Option<(String, Session)>>,
 }
 
+/// Characters of a name; the server's own limit is 63 bytes for each of its two parts.
+const MAX_NAME: usize = 130;
+
 /// Where a relation's file lies.
 #[derive(Debug, PartialEq, Eq)]
 struct Place {
@@ -59,7 +62,8 @@ impl<'a> Relations<'a> {
             place.tablespace, place.file
         );
         let rows = sql.query(&query).ok()?;
-        Some(format!("{} in the database {database}", single(&rows).ok()?))
+        let name: String = single(&rows).ok()?.chars().take(MAX_NAME).collect();
+        Some(format!("{name} in the database {database}"))
     }
 
     fn open(&self, database: Option<u32>) -> Result<(String, Session)> {

@@ -1,11 +1,12 @@
 //! What a replication connection says of the server: identity, version, sizes. Needs no more than REPLICATION.
 
+use std::io::{Read, Write};
+
 use holdfast_sdk::{Error, Result};
 
 use crate::failure::protocol_error;
 use crate::lsn;
-use crate::session::Session;
-use crate::wire::column;
+use crate::wire::{Wire, column};
 
 /// The oldest major version that is backed up.
 const OLDEST: u32 = 12;
@@ -24,7 +25,7 @@ pub struct Identity {
 
 impl Identity {
     /// Asks the server.
-    pub fn ask(session: &mut Session) -> Result<Self> {
+    pub fn ask<R: Read, W: Write>(session: &mut Wire<R, W>) -> Result<Self> {
         let rows = session.query("IDENTIFY_SYSTEM")?;
         let row = rows.first().ok_or_else(|| protocol_error("no answer to IDENTIFY_SYSTEM"))?;
         let system_identifier = column(row, 0)?.to_owned();
@@ -54,7 +55,7 @@ pub struct Server {
 
 impl Server {
     /// Asks the server.
-    pub fn ask(session: &mut Session) -> Result<Self> {
+    pub fn ask<R: Read, W: Write>(session: &mut Wire<R, W>) -> Result<Self> {
         let number: u32 = parse(&show(session, "server_version_num")?)?;
         let version = session.version().split(' ').next().unwrap_or_default().to_owned();
         let major = number / 10_000;
@@ -100,14 +101,14 @@ impl Server {
     }
 }
 
-fn is_standby(session: &mut Session, major: u32) -> Result<bool> {
+fn is_standby<R: Read, W: Write>(session: &mut Wire<R, W>, major: u32) -> Result<bool> {
     // Before 14 a replication connection has no better sign than that every transaction on a standby is read-only.
     let sign = if major >= 14 { "in_hot_standby" } else { "transaction_read_only" };
     Ok(show(session, sign)? == "on")
 }
 
 /// The value of a setting, in the server's words.
-pub fn show(session: &mut Session, name: &str) -> Result<String> {
+pub fn show<R: Read, W: Write>(session: &mut Wire<R, W>, name: &str) -> Result<String> {
     let rows = session.query(&format!("SHOW {name}"))?;
     Ok(crate::wire::single(&rows)?.to_owned())
 }
@@ -151,6 +152,43 @@ impl Server {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::tests::{data_row, message, scripted};
+
+    /// What a server answers that says this of itself, in the order in which it is asked.
+    fn answers(values: &[&str]) -> Result<Server> {
+        let answer = |value: &&str| [data_row(&[Some(value)]), message(b'Z', b"I")].concat();
+        let version = message(b'S', b"server_version\x0012.22 (X)\0");
+        let script = [version].into_iter().chain(values.iter().map(answer)).collect::<Vec<_>>().concat();
+        Server::ask(&mut scripted(script))
+    }
+
+    #[test]
+    fn a_server_says_what_it_is() {
+        let server = answers(&["120022", "8192", "16MB", "1GB", "on", "off"]).expect("valid");
+        assert_eq!((server.version.as_str(), server.major, server.role()), ("12.22", 12, "standby"));
+        assert_eq!((server.wal_segment_size, server.relation_segment_blocks), (16 << 20, 131_072));
+        assert!(!server.data_checksums && !server.writes_manifest());
+        server.check_version().expect("old enough");
+        let older = Server { major: 11, ..server };
+        assert_eq!(older.check_version().expect_err("too old").code, "version-unsupported");
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused() {
+        for values in [
+            ["-120022", "8192", "16MB", "1GB"],
+            ["120022", "0", "16MB", "1GB"],
+            ["120022", "8191", "16MB", "1GB"],
+            ["120022", "131072", "16MB", "1GB"],
+            ["120022", "8192", "0", "1GB"],
+            ["120022", "8192", "17MB", "1GB"],
+            ["120022", "8192", "9223372036854775808", "1GB"],
+            ["120022", "8192", "16MB", "99999999TB"],
+            ["120022", "8192", "16MB", "16777215TB"],
+        ] {
+            assert!(answers(&values).is_err(), "{values:?}");
+        }
+    }
 
     #[test]
     fn sizes_have_units() {

@@ -293,7 +293,7 @@ pub mod tests {
         [&[tag][..], &length, body].concat()
     }
 
-    fn row(columns: &[Option<&str>]) -> Vec<u8> {
+    pub fn data_row(columns: &[Option<&str>]) -> Vec<u8> {
         let mut body = (columns.len() as u16).to_be_bytes().to_vec();
         for column in columns {
             body.extend(column.map_or(-1, |text| text.len() as i32).to_be_bytes());
@@ -312,7 +312,7 @@ pub mod tests {
             message(b'S', b"server_version\x0015.1 (X)\0"),
             message(b'N', b"SWARNUNG\0VWARNING\0C01000\0Mcareful\0\0"),
             message(b'N', b"SINFO\0VINFO\0C00000\0Mnever mind\0\0"),
-            row(&[Some("a"), None]),
+            data_row(&[Some("a"), None]),
             message(b'C', b"SELECT 1\0"),
             message(b'Z', b"I"),
         ];
@@ -356,9 +356,9 @@ pub mod tests {
         ] {
             assert!(scripted(bytes.clone()).query("a").is_err(), "{bytes:?}");
         }
-        let flood: Vec<u8> = row(&[Some(&"x".repeat(1 << 20))]).repeat(9);
+        let flood: Vec<u8> = data_row(&[Some(&"x".repeat(1 << 20))]).repeat(9);
         assert_eq!(scripted(flood).query("a").expect_err("too much").code, "protocol-error");
-        let empty_rows = row(&[]).repeat(MAX_RESULT / ROW_COST + 1);
+        let empty_rows = data_row(&[]).repeat(MAX_RESULT / ROW_COST + 1);
         assert_eq!(scripted(empty_rows).query("a").expect_err("too much").code, "protocol-error");
     }
 
