@@ -40,6 +40,7 @@ pub fn dump(request: &DumpRequest) -> Result<Inventory> {
     }
     let mut warnings: Vec<String> = warning.into_iter().collect();
     reserve_log(&mut session, request, &server, &mut warnings);
+    let slot_limit = server.slot_limit(&mut session)?;
 
     let label = format!("holdfast {}", request.job);
     let manifest_checksums = server.writes_manifest().then_some(settings.manifest_checksums);
@@ -50,7 +51,7 @@ pub fn dump(request: &DumpRequest) -> Result<Inventory> {
     let spaces = backup.spaces.clone();
     let mut recorder = Recorder::new(&server, &spaces);
     let received = receive(&mut session, backup, &mut recorder, server.writes_manifest());
-    let (end, corrupted) = received.map_err(|error| session.name_loss(error))?;
+    let (end, corrupted) = received.map_err(|error| explain_loss(session.name_loss(error), slot_limit))?;
 
     let after = Identity::ask(&mut session)?;
     check_same_server(&before, start, &after, end)?;
@@ -95,6 +96,17 @@ fn reserve_log(session: &mut Session, request: &DumpRequest, server: &Server, wa
     let slot = format!("holdfast_{}_{}", job.to_ascii_lowercase(), hex::encode(job::random(4)));
     if let Err(error) = basebackup::reserve_log(session, &slot, server.major) {
         warnings.push(format!("no replication slot kept the log during the backup: {error}"));
+    }
+}
+
+/// A server ends the connection of a backup whose slot keeps too much log, and cannot say so in the middle of a copy.
+fn explain_loss(error: Error, slot_limit: Option<String>) -> Error {
+    match slot_limit {
+        Some(limit) if error.code == "connection-lost" => error.hint(format!(
+            "See the server's log for the reason. If it released the replication slot, raise max_slot_wal_keep_size, which is {limit}: \
+             more log was written during the backup."
+        )),
+        _ => error,
     }
 }
 
@@ -196,6 +208,17 @@ fn check_same_server(before: &Identity, start: Point, after: &Identity, end: Poi
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lost_connection_may_be_a_slot_that_kept_too_much() {
+        let lost =
+            || Error::new("connection-lost", "db closed the connection").hint("See the server's log.").retryable();
+        let explained = explain_loss(lost(), Some("16MB".into()));
+        assert!(explained.retryable && explained.hint.is_some_and(|hint| hint.contains("which is 16MB")));
+        assert_eq!(explain_loss(lost(), None), lost());
+        let other = Error::new("server-error", "no");
+        assert_eq!(explain_loss(other.clone(), Some("16MB".into())), other);
+    }
 
     #[test]
     fn damage_is_kept_with_a_warning_or_refused_by_name() {

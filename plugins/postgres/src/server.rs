@@ -14,6 +14,9 @@ const OLDEST: u32 = 12;
 /// The first that writes backup manifests.
 const WITH_MANIFEST: u32 = 13;
 
+/// The first in which a slot may lose what it keeps.
+const WITH_SLOT_LIMIT: u32 = 13;
+
 /// Which data a server serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -93,6 +96,15 @@ impl Server {
     /// Whether it lists the files of a backup in a manifest.
     pub fn writes_manifest(&self) -> bool {
         self.major >= WITH_MANIFEST
+    }
+
+    /// How much log a slot may keep, in the server's words; none if there is no limit.
+    pub fn slot_limit<R: Read, W: Write>(&self, session: &mut Wire<R, W>) -> Result<Option<String>> {
+        if self.major < WITH_SLOT_LIMIT {
+            return Ok(None);
+        }
+        let limit = show(session, "max_slot_wal_keep_size")?;
+        Ok((limit != "-1").then_some(limit))
     }
 
     /// `primary` or `standby`.

@@ -12,9 +12,6 @@ use crate::session::{Member, Session};
 use crate::settings::Settings;
 use crate::wire::{Row, column};
 
-/// The first version in which a slot may lose what it keeps.
-const WITH_SLOT_LIMIT: u32 = 13;
-
 /// Another role than the one that is preferred: every backup will carry a warning.
 pub fn of_role(settings: &Settings, member: &Member, server: &Server) -> Option<Problem> {
     let wanted = settings.prefer.role();
@@ -49,15 +46,12 @@ pub fn of_settings(session: &mut Session, server: &Server, problems: &mut Vec<Pr
             WAL_LEVEL_HINT,
         ));
     }
-    if server.major >= WITH_SLOT_LIMIT {
-        let kept = show(session, "max_slot_wal_keep_size")?;
-        if kept != "-1" {
-            problems.push(note(
-                "slot-log-limited",
-                format!("max_slot_wal_keep_size is {kept}: a backup during which more log is written fails"),
-                "Set max_slot_wal_keep_size in postgresql.conf to more than is written during a backup, and reload the server.",
-            ));
-        }
+    if let Some(limit) = server.slot_limit(session)? {
+        problems.push(note(
+            "slot-log-limited",
+            format!("max_slot_wal_keep_size is {limit}: a backup during which more log is written fails"),
+            "Set max_slot_wal_keep_size in postgresql.conf to more than is written during a backup, and reload the server.",
+        ));
     }
     if !server.data_checksums {
         problems.push(note(
