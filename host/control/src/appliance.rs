@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_catalog::{Catalog, TargetRow};
@@ -49,8 +49,9 @@ pub(crate) struct State {
     repositories: Mutex<HashMap<String, Arc<OnceCell<Repository>>>>,
     pub(crate) queue: Queue,
     recovered: AtomicBool,
-    /// Whether the catalog may know what no export of it holds.
-    pub(crate) unexported: AtomicBool,
+    /// Changes of the catalog that heads do not hold: how many there were, and how many of them an export holds.
+    pub(crate) changes: AtomicU64,
+    pub(crate) exported_changes: AtomicU64,
 }
 
 /// Meta key: `ready`, or `recovered` until a take over.
@@ -98,7 +99,9 @@ impl Appliance {
             repositories: Mutex::default(),
             queue: Queue::new(options.workers),
             recovered: AtomicBool::new(recovered),
-            unexported: AtomicBool::new(true),
+            // What was changed before this start may be in no export.
+            changes: AtomicU64::new(1),
+            exported_changes: AtomicU64::new(0),
         });
         tokens::ensure_admin(&state).await?;
         targets::ensure_primary(&state, options.primary_url.as_deref(), options.primary_site.as_deref()).await?;

@@ -30,15 +30,15 @@ impl Trust {
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|error| unusable(error.to_string()))?;
-        let verifier: Arc<dyn ServerCertVerifier> = match self {
-            Self::Pinned(expected) => Arc::new(Pinned { expected, provider }),
+        let rule = match self {
+            Self::Pinned(expected) => Rule::Pinned(expected),
             Self::Authorities(file) => {
-                let inner = WebPkiServerVerifier::builder_with_provider(roots(file.as_deref())?.into(), provider)
-                    .build()
-                    .map_err(|error| unusable(error.to_string()))?;
-                Arc::new(Telling(inner))
+                let roots = roots(file.as_deref())?.into();
+                let authorities = WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build();
+                Rule::Authorities(authorities.map_err(|error| unusable(error.to_string()))?)
             }
         };
+        let verifier = Arc::new(Verifier { provider, rule });
         Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
     }
 }
@@ -62,27 +62,41 @@ fn roots(file: Option<&Path>) -> Result<RootCertStore, Failure> {
     if roots.is_empty() { Err(unusable("it holds none".to_owned())) } else { Ok(roots) }
 }
 
-/// Accepts one certificate, whose key the server must prove to have.
+/// Judges a server's certificate by a rule; that the server has the certificate's key is proved in the same way by every rule.
 #[derive(Debug)]
-struct Pinned {
-    expected: Fingerprint,
+struct Verifier {
     provider: Arc<CryptoProvider>,
+    rule: Rule,
 }
 
-impl ServerCertVerifier for Pinned {
+/// Which certificate is the right one.
+#[derive(Debug)]
+enum Rule {
+    Pinned(Fingerprint),
+    Authorities(Arc<WebPkiServerVerifier>),
+}
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let found = Fingerprint::of(end_entity);
-        if found == self.expected {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(rustls::Error::General(format!("its certificate is another one, {found}")))
+        match &self.rule {
+            Rule::Pinned(expected) if found == *expected => Ok(ServerCertVerified::assertion()),
+            Rule::Pinned(_) => Err(rustls::Error::General(format!("its certificate is another one, {found}"))),
+            Rule::Authorities(authorities) => authorities
+                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+                // A refusal tells the fingerprint, for who can compare it.
+                .map_err(|error| {
+                    rustls::Error::General(format!(
+                        "{error}; if its fingerprint is what `holdfast serve` printed there, log in with --fingerprint {found}"
+                    ))
+                }),
         }
     }
 
@@ -106,49 +120,5 @@ impl ServerCertVerifier for Pinned {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// As authorities say; a refusal tells the fingerprint, for who can compare it.
-#[derive(Debug)]
-struct Telling(Arc<WebPkiServerVerifier>);
-
-impl ServerCertVerifier for Telling {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now).map_err(|error| {
-            rustls::Error::General(format!(
-                "{error}; if its fingerprint is what `holdfast serve` printed there, log in with --fingerprint {}",
-                Fingerprint::of(end_entity)
-            ))
-        })
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use holdfast_catalog::{BackupRow, BackupSuccess, InstanceRow, TargetRole};
+use holdfast_catalog::{BackupRow, BackupSuccess, InstanceRow};
 use holdfast_repository::{BackupId, BackupPlan, BackupRecord, BackupWriter, DomainId, Repository};
 use holdfast_sandbox::{Call, Plugin};
 use serde::{Deserialize, Serialize};
@@ -195,11 +195,7 @@ async fn keep(
         document,
     };
     state.catalog.backup_succeeded(&row.uid, primary_uid, success, clock::now_ms()).await?;
-    for target in state.catalog.targets().await? {
-        if target.role != TargetRole::Primary {
-            jobs::replicate::soon(state, &target).await?;
-        }
-    }
+    jobs::replicate::everywhere_soon(state).await?;
     jobs::export::later(state).await?;
     Ok(
         serde_json::json!({ "backup": row.uid, "entries": record.entries, "logicalBytes": record.logical_bytes, "storedBytes": record.stored_bytes }),

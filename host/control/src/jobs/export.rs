@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use holdfast_catalog::{PluginRow, Snapshot, TargetRole};
+use holdfast_catalog::{PluginRow, Snapshot};
 use holdfast_repository::{
     BackupId, BackupPlan, BackupReader, BackupRecord, BackupWriter, ContentClass, Digest, Entry, EntryKind, InstanceId,
 };
@@ -24,7 +24,7 @@ const LATER_MS: i64 = 120_000;
 
 /// After a change that heads do not hold.
 pub(crate) async fn soon(state: &State) -> Result<(), Error> {
-    state.unexported.store(true, Ordering::Release);
+    state.changes.fetch_add(1, Ordering::AcqRel);
     super::enqueue_follow_up(state, JobKind::Export, "catalog".to_owned(), &(), clock::now_ms() + SOON_MS).await?;
     Ok(state.catalog.hurry_job(JobKind::Export.name(), "catalog", clock::now_ms() + SOON_MS).await?)
 }
@@ -37,7 +37,10 @@ pub(crate) async fn later(state: &State) -> Result<(), Error> {
 /// At once, if there is a change that heads do not hold: a backup that counts as safe at another site is there together with the settings
 /// of its instance.
 pub(super) async fn if_changed(state: &State) -> Result<(), Error> {
-    if state.unexported.load(Ordering::Acquire) { export(state).await.map(drop) } else { Ok(()) }
+    if state.exported_changes.load(Ordering::Acquire) == state.changes.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    export(state).await.map(drop)
 }
 
 pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
@@ -46,25 +49,20 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
         return Ok(serde_json::json!({ "note": "nothing is exported before the take over" }));
     }
     let record = export(state).await?;
-    for target in state.catalog.targets().await? {
-        if target.role != TargetRole::Primary {
-            jobs::replicate::soon(state, &target).await?;
-        }
-    }
+    jobs::replicate::everywhere_soon(state).await?;
     Ok(serde_json::json!({ "backup": record.backup.to_string(), "bytes": record.logical_bytes }))
 }
 
 async fn export(state: &State) -> Result<BackupRecord, Error> {
-    // Cleared first: a change that comes meanwhile sets it again.
-    state.unexported.store(false, Ordering::Release);
-    let exported = async {
-        let snapshot = state.catalog.export(&[]).await?;
-        let bytes = serde_json::to_vec(&snapshot).map_err(|error| {
-            Error::new(ErrorKind::Internal, "encoding", format!("encoding the catalog failed: {error}"))
-        })?;
-        write(state, &bytes, &snapshot.plugins).await
-    };
-    exported.await.inspect_err(|_| state.unexported.store(true, Ordering::Release))
+    // Counted first: a change that comes meanwhile may not be in it.
+    let changes = state.changes.load(Ordering::Acquire);
+    let snapshot = state.catalog.export(&[]).await?;
+    let bytes = serde_json::to_vec(&snapshot).map_err(|error| {
+        Error::new(ErrorKind::Internal, "encoding", format!("encoding the catalog failed: {error}"))
+    })?;
+    let record = write(state, &bytes, &snapshot.plugins).await?;
+    state.exported_changes.fetch_max(changes, Ordering::AcqRel);
+    Ok(record)
 }
 
 async fn write(state: &State, rows: &[u8], plugins: &[PluginRow]) -> Result<BackupRecord, Error> {

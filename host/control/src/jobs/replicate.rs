@@ -1,6 +1,7 @@
 //! The replicate job: makes every backup that a target lacks exist there, the newest of each instance first. Tried for ever.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use holdfast_catalog::{BackupRow, CopyRow, CopyState, TargetRole, TargetRow};
 use holdfast_repository::Repository;
@@ -13,6 +14,16 @@ use crate::{Error, backups, clock, targets};
 /// Queues replication to a target, unless it is queued. One that runs may already be past what is new: it does not count.
 pub(crate) async fn soon(state: &State, target: &TargetRow) -> Result<(), Error> {
     super::enqueue_follow_up(state, JobKind::Replicate, target.name.clone(), &(), 0).await
+}
+
+/// As [`soon`], to every target but the primary.
+pub(crate) async fn everywhere_soon(state: &State) -> Result<(), Error> {
+    for target in state.catalog.targets().await? {
+        if target.role != TargetRole::Primary {
+            soon(state, &target).await?;
+        }
+    }
+    Ok(())
 }
 
 /// As [`soon`]; one that waits after a failure is tried at once.
@@ -31,8 +42,14 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
     let repository = state.repository(&target).await?;
     repository.publish_keyring().await?;
     let (mut copied, mut bytes) = (0_u64, 0_u64);
+    let mut changes_there = None;
     loop {
-        copy_export(context, &target, &repository).await?;
+        // Only a change makes a newer export necessary in the middle of a backlog.
+        let changes = state.changes.load(Ordering::Acquire);
+        if changes_there != Some(changes) {
+            copy_export(context, &target, &repository).await?;
+            changes_there = Some(changes);
+        }
         let Some(row) = state.catalog.backups_missing_at(&target.uid, 1).await?.into_iter().next() else { break };
         if context.cancel.is_cancelled() {
             return Err(Error::unprocessable("cancelled", "cancelled"));
