@@ -1,6 +1,9 @@
 //! The verify job: reads a backup back and proves it, by its bytes or by its engine's rules, and records the proof at the target that was read.
 
-use holdfast_repository::{BackupReader, EntryKind, Repository, Verification};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use holdfast_repository::{BackupReader, Entry, EntryKind, Repository, Verification};
 use holdfast_sandbox::{Call, Events, Grants};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +36,9 @@ struct Check {
     detail: String,
 }
 
+/// Entries that are read at once: small ones do not wait for each other, and large ones have some MiB on their way each.
+const AT_ONCE: usize = 4;
+
 pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
     let state = &context.state;
     let payload: Payload = context.payload()?;
@@ -59,22 +65,27 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
 /// Reads every byte of every entry; each chunk is authenticated and hashed on its way.
 async fn bytes(context: &Context, reader: &BackupReader) -> Result<Answer, Error> {
     const PAGE: usize = 1000;
-    let (mut entries, mut read, mut after) = (0_u64, 0_u64, String::new());
+    let (mut entries, mut after) = (0_u64, String::new());
+    let read = AtomicU64::new(0);
     loop {
         let page = reader.entries("", &after, PAGE).await?;
         let Some(last) = page.last() else { break };
         after.clone_from(&last.path);
-        for entry in &page {
-            entries += 1;
-            if entry.kind == EntryKind::File {
-                match read_through(context, reader, &entry.path, read).await {
-                    Ok(bytes) => read += bytes,
-                    Err(error) if error.kind == ErrorKind::Unprocessable => return Ok(lost(&entry.path, &error)),
-                    Err(error) => return Err(error),
-                }
+        entries += page.len() as u64;
+        let files = page.iter().filter(|entry| entry.kind == EntryKind::File);
+        let reads = files.map(|Entry { path, .. }| {
+            read_through(context, reader, path, &read).map(move |outcome| (path, outcome)).boxed()
+        });
+        let mut reads = stream::iter(reads.collect::<Vec<_>>()).buffered(AT_ONCE);
+        while let Some((path, outcome)) = reads.next().await {
+            match outcome {
+                Ok(()) => {}
+                Err(error) if error.kind == ErrorKind::Unprocessable => return Ok(lost(path, &error)),
+                Err(error) => return Err(error),
             }
         }
     }
+    let read = read.into_inner();
     Ok(Answer {
         passed: true,
         checks: vec![Check {
@@ -92,17 +103,16 @@ fn lost(path: &str, error: &Error) -> Answer {
     }
 }
 
-async fn read_through(context: &Context, reader: &BackupReader, path: &str, before: u64) -> Result<u64, Error> {
+async fn read_through(context: &Context, reader: &BackupReader, path: &str, read: &AtomicU64) -> Result<(), Error> {
     let mut content = reader.open(path, 0, None).await?;
-    let mut read = 0;
     while let Some(piece) = content.next().await? {
         if context.cancel.is_cancelled() {
             return Err(Error::unprocessable("cancelled", "cancelled"));
         }
-        read += piece.len() as u64;
-        context.reporter.progress("reading", before + read, None, "bytes");
+        let done = read.fetch_add(piece.len() as u64, Ordering::Relaxed) + piece.len() as u64;
+        context.reporter.progress("reading", done, None, "bytes");
     }
-    Ok(read)
+    Ok(())
 }
 
 /// Lets the plugin prove it by its engine's rules.
