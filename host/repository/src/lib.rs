@@ -5,7 +5,7 @@
 //! repository was opened, so callers may poll from any other one (a guest's thread has its own).
 //!
 //! A byte's way out: [`writer`] cuts an entry into chunks, [`chunk`] hashes and seals them, [`pack`] collects them,
-//! [`heads`] commits. Its way back: [`heads`], [`reader`], [`index`], [`chunk`]. [`copy`] takes it to another target; [`check`] says what of it is
+//! [`heads`] commits. Its way back: [`heads`], [`reader`], [`index`], [`opener`]. [`copy`] takes it to another target; [`check`] says what of it is
 //! damaged or lost.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -24,6 +24,7 @@ mod index;
 mod keyring;
 mod layout;
 mod model;
+mod opener;
 mod pack;
 mod place;
 mod pool;
@@ -42,6 +43,6 @@ pub use keyring::{Keyring, RecoveryKit, SharedKeyring, UnlockKey, VerifyKey, rec
 pub use model::{
     BackupPlan, BackupRecord, Compression, ContentClass, Copied, Entry, EntryKind, HeadSeen, Stats, Verification,
 };
-pub use reader::{BackupReader, ContentReader};
+pub use reader::{BackupReader, ContentReader, EntryReader, Opener, PartReader};
 pub use repository::Repository;
 pub use writer::{BackupWriter, EntryWriter};

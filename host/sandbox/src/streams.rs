@@ -5,11 +5,11 @@
 use bytes::Bytes;
 use holdfast_repository::{ContentReader, EntryWriter};
 
+use crate::file::NewFile;
 use crate::guard::Guard;
 use crate::imports::types::{CallError, misused};
 use crate::limits::{Output, Place};
 use crate::socket::Socket;
-use crate::tree::NewFile;
 
 /// Bytes that one list has at most, in either direction, and that a source buffers.
 pub(crate) const LIST: usize = 64 << 10;

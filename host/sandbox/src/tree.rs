@@ -1,9 +1,7 @@
 //! The directories that a restore fills. Nothing escapes a root: every path is opened beneath the root's descriptor by the
 //! kernel's own rule (`openat2`, no symbolic links), existing files are never opened, and what is unfinished is removed.
 
-use std::fs::File;
-use std::io::Write as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
+use crate::file::NewFile;
 use crate::grants::Destination;
 use crate::imports::types::{CallError, error, misused, refused};
 use crate::{Failure, paths};
@@ -49,6 +48,11 @@ impl Tree {
         self.roots.iter().map(|root| (root.name.as_str(), root.real.as_path()))
     }
 
+    /// Counts a finished file's bytes.
+    pub(crate) fn count(&self, bytes: u64) {
+        self.written.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Bytes of all files so far.
     pub(crate) fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
@@ -82,16 +86,7 @@ impl Tree {
             let (parent, name) = root.parent(path)?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let file = rustix::fs::openat2(&parent, name, flags, Mode::RUSR | Mode::WUSR, BENEATH)?;
-            Ok(NewFile {
-                tree: this.clone(),
-                file: File::from(file),
-                parent,
-                name: name.to_owned(),
-                place: place.clone(),
-                mode,
-                written: 0,
-                finished: false,
-            })
+            Ok(NewFile::new(this, file, (parent, name), &place, mode))
         };
         create().map_err(|errno| explain("create the file", &place, errno))
     }
@@ -136,9 +131,9 @@ impl Tree {
     }
 
     /// Owner first: giving a file away takes permission bits away.
-    fn adorn(&self, file: &OwnedFd, mode: u32) -> rustix::io::Result<()> {
+    pub(crate) fn adorn(&self, file: impl AsFd, mode: u32) -> rustix::io::Result<()> {
         if let Some((user, group)) = self.owner {
-            rustix::fs::fchown(file, Some(user), Some(group))?;
+            rustix::fs::fchown(&file, Some(user), Some(group))?;
         }
         rustix::fs::fchmod(file, Mode::from_raw_mode(mode & PERMISSIONS))
     }
@@ -168,47 +163,6 @@ impl Root {
     }
 }
 
-/// A file being written. Dropped unfinished, it is removed.
-pub(crate) struct NewFile {
-    tree: Arc<Tree>,
-    file: File,
-    parent: OwnedFd,
-    name: String,
-    place: PathBuf,
-    mode: u32,
-    written: u64,
-    finished: bool,
-}
-
-impl NewFile {
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), CallError> {
-        self.file.write_all(bytes).map_err(|error| {
-            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-            explain("write", &self.place, errno)
-        })?;
-        self.written += bytes.len() as u64;
-        Ok(())
-    }
-
-    /// Gives the file its owner and mode; returns its bytes.
-    pub(crate) fn finish(mut self) -> Result<u64, CallError> {
-        let file = OwnedFd::from(self.file.try_clone().map_err(|_| explain("finish", &self.place, Errno::MFILE))?);
-        self.tree.adorn(&file, self.mode).map_err(|errno| explain("finish", &self.place, errno))?;
-        self.tree.written.fetch_add(self.written, Ordering::Relaxed);
-        self.finished = true;
-        Ok(self.written)
-    }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        if !self.finished {
-            // Whoever aborts has a better error to report than this one.
-            let _ = rustix::fs::unlinkat(&self.parent, self.name.as_str(), AtFlags::empty());
-        }
-    }
-}
-
 fn check(path: &str) -> Result<(), CallError> {
     match paths::objection(path) {
         Some(objection) => Err(misused("invalid-path", format!("the path is not usable: {objection}"))),
@@ -217,7 +171,7 @@ fn check(path: &str) -> Result<(), CallError> {
 }
 
 /// What the kernel said, in words for people. What is wrong with the machine is the host's; what is wrong with a path is not.
-fn explain(step: &str, place: &Path, errno: Errno) -> CallError {
+pub(crate) fn explain(step: &str, place: &Path, errno: Errno) -> CallError {
     let say = |what: &str| format!("cannot {step} {}: {what}", place.display());
     match errno {
         Errno::LOOP | Errno::XDEV => refused(

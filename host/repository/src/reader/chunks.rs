@@ -7,9 +7,10 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::windows::Windows;
-use crate::chunk::{ChunkCodec, ChunkHash, ChunkKind, ChunkSecrets};
+use crate::chunk::{ChunkError, ChunkHash, ChunkKind, ChunkSecrets};
 use crate::format::path;
 use crate::index::{IndexTable, Location};
+use crate::opener::ChunkOpener;
 use crate::place::Place;
 use crate::pool::Pool;
 use crate::tree::{Node, Tree};
@@ -54,17 +55,16 @@ impl Chunks {
         self.index.find(&id).ok_or_else(|| Error::ChunkLost { id: hex::encode(id.0) })
     }
 
-    /// Opens a sealed chunk; for workers.
-    pub(super) fn open(
+    /// Opens a sealed chunk that is as long as `plaintext`.
+    pub(super) fn open_into(
         &self,
-        codec: &mut ChunkCodec,
+        opener: &mut ChunkOpener,
         kind: ChunkKind,
         hash: &ChunkHash,
         sealed: &[u8],
-    ) -> Result<Bytes, Error> {
-        codec
-            .open(&self.secrets, kind, hash, sealed)
-            .map_err(|reason| Error::Chunk { id: hex::encode(hash.id().0), reason })
+        plaintext: &mut [u8],
+    ) -> Result<(), Error> {
+        opener.open_into(&self.secrets, kind, hash, sealed, plaintext).map_err(broken(hash))
     }
 
     /// One list or table chunk.
@@ -76,7 +76,8 @@ impl Chunks {
         let range = u64::from(location.offset)..u64::from(location.offset) + u64::from(location.length);
         let sealed = self.sealed(&location, range).await?;
         let chunks = std::sync::Arc::clone(self);
-        let opened = self.pool.run(move |codec| chunks.open(codec, kind, &hash, &sealed)).await??;
+        let opened = self.pool.run(move |codec| codec.opener.open(&chunks.secrets, kind, &hash, &sealed)).await?;
+        let opened = Bytes::from(opened.map_err(broken(&hash))?);
         self.keep(hash, opened.clone());
         Ok(opened)
     }
@@ -122,4 +123,10 @@ impl Chunks {
             cache.pop_front();
         }
     }
+}
+
+/// Names the chunk that does not open.
+fn broken(hash: &ChunkHash) -> impl FnOnce(ChunkError) -> Error {
+    let id = hash.id();
+    move |reason| Error::Chunk { id: hex::encode(id.0), reason }
 }

@@ -1,5 +1,4 @@
-//! A stream of plaintext: chunks are located ahead, fetched in coalesced ranges of their packs, opened on the pool, and
-//! handed out in order.
+//! A stream of plaintext for one taker: chunks are located and fetched ahead, opened on the worker pool, and handed out in order.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -9,17 +8,13 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::chunks::Chunks;
-use crate::chunk::{ChunkHash, ChunkKind};
-use crate::index::Location;
+use super::plan::{Plan, Planned, Run};
+use crate::Error;
+use crate::chunk::ChunkKind;
 use crate::tree::{Node, Tree};
-use crate::{Error, Malformed};
 
 /// Plain bytes that are on their way at most, but for one chunk.
 const AHEAD: u64 = 8 << 20;
-/// Sealed bytes that are fetched at once, but for one chunk.
-const RUN: u32 = 4 << 20;
-/// Bytes between two chunks of a pack that are fetched rather than skipped.
-const GAP: u32 = 32 << 10;
 
 /// A stream of plaintext, read ahead and checked chunk by chunk.
 pub struct ContentReader {
@@ -38,25 +33,11 @@ struct ReadAhead {
     tree: Tree,
     /// Up to here, chunks are on their way.
     scheduled: u64,
-    coming: VecDeque<(Node, Coming)>,
-    last: Option<(ChunkHash, Bytes)>,
-}
-
-enum Coming {
-    Chunk(oneshot::Receiver<Result<Bytes, Error>>),
-    /// The same chunk as the one before.
-    Repeat,
+    coming: VecDeque<(Node, oneshot::Receiver<Result<Bytes, Error>>)>,
 }
 
 /// Where a chunk that is coming, or the reason why it is not, is put.
 type Answer = oneshot::Sender<Result<Bytes, Error>>;
-
-/// Chunks that one range of a pack holds.
-struct Run {
-    first: Location,
-    end: u32,
-    chunks: Vec<(Location, ChunkHash, Answer)>,
-}
 
 impl std::fmt::Debug for ContentReader {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -65,13 +46,13 @@ impl std::fmt::Debug for ContentReader {
 }
 
 impl ContentReader {
-    pub(super) fn inline(chunks: &Arc<Chunks>, bytes: Vec<u8>, range: Range<u64>) -> Self {
-        Self { chunks: Arc::clone(chunks), source: Source::Inline(bytes.into()), range }
+    pub(super) fn inline(chunks: Arc<Chunks>, bytes: Bytes, range: Range<u64>) -> Self {
+        Self { chunks, source: Source::Inline(bytes), range }
     }
 
-    pub(super) fn tree(chunks: &Arc<Chunks>, tree: Tree, range: Range<u64>) -> Self {
-        let ahead = ReadAhead { tree, scheduled: range.start, coming: VecDeque::new(), last: None };
-        Self { chunks: Arc::clone(chunks), source: Source::Tree(Box::new(ahead)), range }
+    pub(super) fn tree(chunks: Arc<Chunks>, tree: Tree, range: Range<u64>) -> Self {
+        let ahead = ReadAhead { tree, scheduled: range.start, coming: VecDeque::new() };
+        Self { chunks, source: Source::Tree(Box::new(ahead)), range }
     }
 
     /// The next piece, at most a chunk; `None` at the end.
@@ -99,82 +80,50 @@ impl ReadAhead {
             self.schedule(chunks, range).await?;
         }
         let Some((node, coming)) = self.coming.pop_front() else { return Err(Error::WorkerStopped) };
-        let bytes = match (coming, &self.last) {
-            (Coming::Chunk(receiver), _) => receiver.await.map_err(|_| Error::WorkerStopped)??,
-            (Coming::Repeat, Some((hash, bytes))) if *hash == node.hash => bytes.clone(),
-            (Coming::Repeat, _) => return Err(Error::WorkerStopped),
-        };
-        if bytes.len() as u64 != node.end - node.start {
-            let id = hex::encode(node.hash.id().0);
-            return Err(Error::damaged(id)(Malformed("a chunk is not as long as its list says")));
-        }
-        self.last = Some((node.hash, bytes.clone()));
+        let bytes = coming.await.map_err(|_| Error::WorkerStopped)??;
         Ok((bytes, node.start))
     }
 
     async fn schedule(&mut self, chunks: &Arc<Chunks>, range: &Range<u64>) -> Result<(), Error> {
-        let mut runs: Vec<Run> = Vec::new();
-        let mut before = self.coming.back().map(|(node, _)| node.hash).or(self.last.as_ref().map(|(hash, _)| *hash));
-        while self.scheduled < range.end && self.scheduled < range.start.saturating_add(AHEAD) {
-            let node = chunks.leaf(&self.tree, self.scheduled).await?;
-            self.scheduled = node.end;
-            let coming = if before == Some(node.hash) {
-                Coming::Repeat
-            } else {
-                let (sender, receiver) = oneshot::channel();
-                add_to_runs(&mut runs, chunks.locate(&node.hash)?, node.hash, sender);
-                Coming::Chunk(receiver)
-            };
-            before = Some(node.hash);
-            self.coming.push_back((node, coming));
+        let end = range.end.min(range.start.saturating_add(AHEAD));
+        let plan = Plan::of(chunks, &self.tree, self.scheduled..end).await?;
+        let mut waiting: Vec<Vec<(Planned, Answer)>> = plan.runs.iter().map(|_| Vec::new()).collect();
+        for planned in plan.chunks {
+            let (sender, receiver) = oneshot::channel();
+            self.scheduled = planned.node.end;
+            self.coming.push_back((planned.node, receiver));
+            waiting[planned.run].push((planned, sender));
         }
-        for run in runs {
-            chunks.place().runtime().spawn(run.fetch(Arc::clone(chunks)));
+        for (run, waiting) in plan.runs.into_iter().zip(waiting) {
+            chunks.place().runtime().spawn(open(Arc::clone(chunks), run, waiting));
         }
         Ok(())
     }
 }
 
-fn add_to_runs(runs: &mut Vec<Run>, location: Location, hash: ChunkHash, sender: Answer) {
-    let end = location.offset.saturating_add(location.length);
-    let follows = |run: &&mut Run| {
-        run.first.pack == location.pack
-            && location.offset >= run.end
-            && location.offset - run.end <= GAP
-            && end - run.first.offset <= RUN
-    };
-    match runs.last_mut().filter(follows) {
-        Some(run) => {
-            run.end = end;
-            run.chunks.push((location, hash, sender));
-        }
-        None => runs.push(Run { first: location, end, chunks: vec![(location, hash, sender)] }),
-    }
-}
-
-impl Run {
-    /// Fetches the range and has every chunk in it opened.
-    async fn fetch(self, chunks: Arc<Chunks>) {
-        let start = self.first.offset;
-        let fetched = chunks.sealed(&self.first, start.into()..self.end.into()).await;
-        let bytes = match fetched {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                // The first chunk tells the reader, who takes them in order.
-                if let Some((_, _, sender)) = self.chunks.into_iter().next() {
-                    drop(sender.send(Err(error)));
-                }
-                return;
+/// Fetches a run and has every chunk in it opened.
+async fn open(chunks: Arc<Chunks>, run: Run, waiting: Vec<(Planned, Answer)>) {
+    let fetched = match run.fetch(&chunks).await {
+        Ok(fetched) => fetched,
+        Err(error) => {
+            // The first chunk tells the reader, who takes them in order.
+            if let Some((_, sender)) = waiting.into_iter().next() {
+                drop(sender.send(Err(error)));
             }
-        };
-        for (location, hash, sender) in self.chunks {
-            let from = (location.offset - start) as usize;
-            // A pack that is shorter than its index says gives a chunk that does not open.
-            let sealed = bytes.slice(from.min(bytes.len())..bytes.len().min(from + location.length as usize));
-            let opener = Arc::clone(&chunks);
-            chunks.pool().submit(move |codec| {
-                drop(sender.send(opener.open(codec, ChunkKind::Data, &hash, &sealed)));
-            });
+            return;
         }
+    };
+    for (planned, sender) in waiting {
+        let sealed = planned.sealed(&run, &fetched);
+        let opener = Arc::clone(&chunks);
+        chunks.pool().submit(move |codec| {
+            // Whoever went away does not want it any more.
+            if !sender.is_closed() {
+                let mut plaintext = vec![0; planned.length()];
+                let opened =
+                    opener.open_into(&mut codec.opener, ChunkKind::Data, &planned.node.hash, &sealed, &mut plaintext);
+                drop(sender.send(opened.map(|()| plaintext.into())));
+            }
+        });
     }
 }

@@ -20,13 +20,12 @@ impl Hasher {
         }
     }
 
-    pub(super) fn update(mut self, bytes: &[u8]) -> Self {
-        match &mut self {
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        match self {
             Self::Sha256(digest) => digest.update(bytes),
             Self::Crc32c(digest) => digest.update(bytes),
             Self::Blake3(digest) => drop(digest.update(bytes)),
         }
-        self
     }
 
     /// The digest's bytes; a CRC is big-endian, as it is written in hex.
@@ -45,7 +44,12 @@ mod tests {
 
     #[test]
     fn digests_of_the_check_string_are_known() {
-        let digest = |algorithm| hex::encode(Hasher::new(algorithm).unwrap().update(b"1234").update(b"56789").finish());
+        let digest = |algorithm| {
+            let mut hasher = Hasher::new(algorithm).unwrap();
+            hasher.update(b"1234");
+            hasher.update(b"56789");
+            hex::encode(hasher.finish())
+        };
         assert_eq!(digest("crc32c"), "e3069283");
         assert_eq!(digest("sha256"), "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225");
         assert_eq!(digest("blake3"), blake3::hash(b"123456789").to_hex().as_str());

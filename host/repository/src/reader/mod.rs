@@ -3,7 +3,10 @@
 mod chunks;
 mod content;
 mod digest;
+mod entry;
 mod open;
+mod part;
+mod plan;
 mod table;
 mod walk;
 mod windows;
@@ -13,9 +16,10 @@ use std::sync::Arc;
 use chunks::Chunks;
 pub use content::ContentReader;
 use digest::Hasher;
+pub use entry::EntryReader;
+pub use part::{Opener, PartReader};
 use table::Table;
 
-use crate::format::entry::Content;
 use crate::{Digest, Entry, Error};
 
 /// Reads one backup from one target. Cheap to clone.
@@ -53,28 +57,32 @@ impl BackupReader {
         self.inner.table.entries(&self.inner.chunks, prefix, after, limit).await
     }
 
-    /// Opens a range of an entry's bytes, to its end without a length. Beyond the end there are no bytes.
+    /// Finds a file.
     ///
     /// Errors: no such entry; it is a directory or a link.
-    pub async fn open(&self, path: &str, offset: u64, length: Option<u64>) -> Result<ContentReader, Error> {
+    pub async fn entry(&self, path: &str) -> Result<EntryReader, Error> {
         let chunks = &self.inner.chunks;
         let record = self.inner.table.find(chunks, path).await?;
         let record = record.ok_or_else(|| Error::NoSuchEntry { path: path.to_owned() })?;
         let entry = record.entry().map_err(Error::damaged(path))?;
         let Some(size) = entry.size else { return Err(Error::NotAFile { path: path.to_owned() }) };
-        let end = length.map_or(size, |length| offset.saturating_add(length).min(size));
-        match record.content().map_err(Error::damaged(path))? {
-            Content::Inline(bytes) => Ok(ContentReader::inline(chunks, bytes, offset.min(end)..end)),
-            Content::Tree(_, tree) => Ok(ContentReader::tree(chunks, tree, offset.min(end)..end)),
-        }
+        Ok(EntryReader::new(Arc::clone(chunks), record.content().map_err(Error::damaged(path))?, size))
     }
 
-    /// Digest of a whole entry by `sha256`, `crc32c` or `blake3`; hashed while read, on the worker pool.
+    /// Opens a range of a file's bytes, to its end without a length. Beyond the end there are no bytes.
+    ///
+    /// Errors: no such entry; it is a directory or a link.
+    pub async fn open(&self, path: &str, offset: u64, length: Option<u64>) -> Result<ContentReader, Error> {
+        let end = length.map_or(u64::MAX, |length| offset.saturating_add(length));
+        Ok(self.entry(path).await?.stream(offset..end))
+    }
+
+    /// Digest of a whole file by `sha256`, `crc32c` or `blake3`. The pool opens its chunks while the caller's thread hashes.
     pub async fn digest(&self, path: &str, algorithm: &str) -> Result<Vec<u8>, Error> {
         let mut hasher = Hasher::new(algorithm)?;
         let mut content = self.open(path, 0, None).await?;
         while let Some(piece) = content.next().await? {
-            hasher = self.inner.chunks.pool().run(move |_| hasher.update(&piece)).await?;
+            hasher.update(&piece);
         }
         Ok(hasher.finish())
     }

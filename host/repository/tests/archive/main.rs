@@ -7,5 +7,6 @@ mod check;
 mod copies;
 mod faults;
 mod memory;
+mod parts;
 mod round_trip;
 mod setting;

@@ -6,7 +6,7 @@ use wasmtime::component::Resource;
 
 use super::types::{CallError, misused};
 use super::wit::destination::{Extraction, Host};
-use crate::extraction::Order;
+use crate::order::Order;
 use crate::state::State;
 use crate::streams::{Sink, SinkSlot};
 use crate::tree::Tree;

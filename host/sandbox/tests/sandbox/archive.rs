@@ -1,12 +1,13 @@
 //! A backup's way out and back through a guest: a server's bytes into an archive, and from there to files and to a server.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use holdfast_repository::{
-    BackupId, BackupPlan, BackupReader, BackupRecord, BackupWriter, Compression, Digest, DomainId, InstanceId, Keyring,
-    Repository, SharedKeyring,
+    BackupId, BackupPlan, BackupReader, BackupRecord, BackupWriter, Compression, ContentClass, Digest, DomainId, Entry,
+    EntryKind, InstanceId, Keyring, Repository, SharedKeyring,
 };
 use holdfast_sandbox::{Call, Destination, Failure, Grants, Limits, Member};
 use holdfast_storage::Local;
@@ -192,6 +193,78 @@ async fn bytes_come_back_as_files() {
         assert_eq!(limit(sandbox.probe(extract(settle), Grants { limits: few, ..grants() }).await), "output");
         assert!(!root.join("copy").exists(), "an unfinished file is removed");
     }
+}
+
+/// Larger than many parts together, with zeros in the middle and at the end.
+fn sparse() -> Vec<u8> {
+    let noise = |seed: u32| (0..6_000_000_u32).map(move |at| ((at ^ seed).wrapping_mul(2_654_435_761) >> 24) as u8);
+    noise(1).chain(vec![0; 9 << 20]).chain(noise(2)).chain(vec![0; 5_000_001]).collect()
+}
+
+/// A backup of these bytes as `data/file`.
+async fn kept(store: &Store, bytes: &[u8]) -> BackupReader {
+    let id = BackupId::random();
+    let writer = store.begin(id).await;
+    let entry = Entry {
+        path: "data/file".to_owned(),
+        kind: EntryKind::File,
+        size: None,
+        mode: 0o600,
+        modified: 1,
+        annotations: BTreeMap::new(),
+    };
+    let mut entry = writer.begin_entry(entry, ContentClass::Pages(8_192)).await.expect("begins");
+    entry.write(bytes).await.expect("written");
+    entry.finish().await.expect("finished");
+    store.commit(id, writer).await
+}
+
+fn granted(current: &BackupReader, root: &Path) -> Grants {
+    let destination = Some(Destination { roots: vec![(String::new(), root.to_owned())], owner: None });
+    Grants { current: Some(current.clone()), destination, ..Grants::default() }
+}
+
+#[tokio::test]
+async fn a_large_file_comes_back_with_its_holes() {
+    let store = Store::new().await;
+    let bytes = sparse();
+    let current = kept(&store, &bytes).await;
+    let root = store.directory.path().join("root");
+    std::fs::create_dir(&root).expect("created");
+    let result = Sandbox::new().probe(extract(true), granted(&current, &root)).await;
+    assert!(result.is_ok(), "{result:?}");
+    assert!(std::fs::read(root.join("copy")).expect("there") == bytes, "the same bytes");
+    let metadata = std::fs::metadata(root.join("copy")).expect("there");
+    assert_eq!((metadata.len(), metadata.mode() & 0o7777), (bytes.len() as u64, 0o640));
+    let room = metadata.blocks() * 512;
+    assert!(room < 13_000_000, "{room} bytes of room for 12,000,000 that are no zeros");
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_had_whole_is_removed() {
+    let store = Store::new().await;
+    let current = kept(&store, &sparse()).await;
+    let root = store.directory.path().join("root");
+    std::fs::create_dir(&root).expect("created");
+
+    let (cancelled, _) = watch();
+    cancelled.cancel.cancel();
+    let plugin = Sandbox::new().load(extract(true)).await;
+    let result = plugin.run(Call::Probe, granted(&current, &root), cancelled).await;
+    assert!(matches!(result, Err(Failure::Cancelled)), "{result:?}");
+    assert_eq!(std::fs::read_dir(&root).expect("there").count(), 0);
+
+    // Somewhere in the second half: its first parts are written and its last ones are not.
+    let packs = store.directory.path().join("repository/domains").join(store.domain.to_string()).join("packs");
+    let folder = std::fs::read_dir(packs).expect("there").next().expect("a folder").expect("readable");
+    let pack = std::fs::read_dir(folder.path()).expect("there").next().expect("a pack").expect("readable").path();
+    let mut sealed = std::fs::read(&pack).expect("there");
+    let middle = sealed.len() / 4 * 3;
+    sealed[middle] ^= 1;
+    std::fs::write(&pack, sealed).expect("written");
+    let result = plugin.run(Call::Probe, granted(&current, &root), watch().0).await;
+    assert_eq!(code(result), "damaged-chunk");
+    assert_eq!(std::fs::read_dir(&root).expect("there").count(), 0);
 }
 
 #[tokio::test]

@@ -1,0 +1,123 @@
+//! A range of an entry for a taker who opens it: all of it is fetched ahead, and opened on the taker's thread into one buffer, so that
+//! the bytes are still in the core's cache when they are written.
+//!
+//! Memory: the range's sealed bytes, and the [`Opener`]'s buffers.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+
+use super::chunks::Chunks;
+use super::plan::{Plan, Planned, Run};
+use crate::Error;
+use crate::chunk::ChunkKind;
+use crate::opener::ChunkOpener;
+use crate::tree::Tree;
+
+/// A thread's contexts and buffers for opening parts, one after the other.
+pub struct Opener {
+    opener: ChunkOpener,
+    plain: Vec<u8>,
+}
+
+impl Opener {
+    /// Makes the contexts. Errors: the decompressor has no memory.
+    pub fn new() -> Result<Self, Error> {
+        Ok(Self { opener: ChunkOpener::new().map_err(|_| Error::WorkerStopped)?, plain: Vec::new() })
+    }
+
+    /// Room for so many bytes, in the place of those before.
+    fn room(&mut self, length: usize) -> (&mut ChunkOpener, &mut [u8]) {
+        if self.plain.len() < length {
+            self.plain.resize(length, 0);
+        }
+        (&mut self.opener, &mut self.plain[..length])
+    }
+}
+
+/// A range of an entry that is on its way.
+pub struct PartReader {
+    chunks: Arc<Chunks>,
+    source: Source,
+    /// What was not handed out yet.
+    range: Range<u64>,
+}
+
+enum Source {
+    Inline(Bytes),
+    Chunks { coming: VecDeque<Planned>, runs: Vec<(Run, Fetch)> },
+}
+
+enum Fetch {
+    Coming(JoinHandle<Result<Bytes, Error>>),
+    Here(Bytes),
+}
+
+impl std::fmt::Debug for PartReader {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("PartReader").field("range", &self.range).finish_non_exhaustive()
+    }
+}
+
+impl PartReader {
+    pub(super) fn inline(chunks: Arc<Chunks>, bytes: Bytes, range: Range<u64>) -> Self {
+        Self { chunks, source: Source::Inline(bytes), range }
+    }
+
+    pub(super) async fn tree(chunks: Arc<Chunks>, tree: &Tree, range: Range<u64>) -> Result<Self, Error> {
+        let plan = Plan::of(&chunks, tree, range.clone()).await?;
+        let fetch = |run: Run| {
+            let chunks = Arc::clone(&chunks);
+            Fetch::Coming(chunks.place().runtime().clone().spawn(async move { run.fetch(&chunks).await }))
+        };
+        let runs = plan.runs.into_iter().map(|run| (run, fetch(run))).collect();
+        Ok(Self { chunks, source: Source::Chunks { coming: plan.chunks.into(), runs }, range })
+    }
+
+    /// The next bytes, at most a chunk; `None` at the end.
+    pub async fn next<'o>(&mut self, opener: &'o mut Opener) -> Result<Option<&'o [u8]>, Error> {
+        if self.range.is_empty() {
+            return Ok(None);
+        }
+        let (start, bytes) = match &mut self.source {
+            Source::Inline(bytes) => {
+                let (_, room) = opener.room(bytes.len());
+                room.copy_from_slice(bytes);
+                (0, &*room)
+            }
+            Source::Chunks { coming, runs } => {
+                let planned = coming.front().ok_or(Error::WorkerStopped)?;
+                let (run, fetch) = &mut runs[planned.run];
+                let sealed = planned.sealed(run, fetch.bytes().await?);
+                let (codec, room) = opener.room(planned.length());
+                self.chunks.open_into(codec, ChunkKind::Data, &planned.node.hash, &sealed, room)?;
+                let start = planned.node.start;
+                coming.pop_front();
+                (start, &*room)
+            }
+        };
+        let end = self.range.end.min(start + bytes.len() as u64);
+        let piece = &bytes[(self.range.start - start) as usize..(end - start) as usize];
+        self.range.start = end;
+        Ok(Some(piece))
+    }
+}
+
+impl Fetch {
+    async fn bytes(&mut self) -> Result<&Bytes, Error> {
+        if let Self::Coming(coming) = self {
+            let fetched = coming.await.unwrap_or(Err(Error::RuntimeStopped));
+            // After a failure there are no bytes: who asks again has nothing that opens.
+            let (bytes, failure) = fetched.map_or_else(|error| (Bytes::new(), Err(error)), |bytes| (bytes, Ok(())));
+            *self = Self::Here(bytes);
+            failure?;
+        }
+        match self {
+            Self::Here(bytes) => Ok(bytes),
+            Self::Coming(_) => Err(Error::RuntimeStopped),
+        }
+    }
+}
