@@ -22,5 +22,5 @@ mod steps;
 
 pub use daemon::{Daemon, let_daemons_outlive_us, wait_until};
 pub use failure::{Failure, Result, ensure};
-pub use places::{Account, Workdir, free_port, program};
+pub use places::{Account, Workdir, free_port, guest, program};
 pub use steps::{Attempt, PASSWORD, ROLE, number};

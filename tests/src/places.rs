@@ -20,6 +20,14 @@ pub fn program(name: &str) -> Result<PathBuf> {
     found.ok_or_else(|| Failure::new(format!("no program {name} near {}; `cargo xtask test` builds it", own.display())))
 }
 
+/// The component of a guest under `tests/guests`, which `cargo xtask` leaves beside the directory of programs.
+pub fn guest(name: &str) -> Result<PathBuf> {
+    let own = env::current_exe()?;
+    let file = format!("guests/{name}.wasm");
+    let found = own.ancestors().map(|directory| directory.join(&file)).find(|path| path.is_file());
+    found.ok_or_else(|| Failure::new(format!("no {file} near {}; `cargo xtask test` builds it", own.display())))
+}
+
 /// A port on the loopback address that nothing listens on. It lies below the range from which the kernel takes ports for
 /// outgoing connections, so that none of those can take it before its server does.
 pub fn free_port() -> Result<u16> {

@@ -20,7 +20,7 @@ usage: cargo xtask COMMAND
   build            plugins and binary, to target/release/holdfast
   test [ARGUMENT]  everything, with the arguments handed to the test binaries
   demo [OPTION]    the main job on a throw-away PostgreSQL; `demo --help` lists its options
-  bench postgres   speed and memory beside other programs; `bench postgres --help` lists its options
+  bench NOUN       speed and memory beside other programs: `postgres` or `sandbox`; `--help` lists options
   golden           make tests/fixtures of the current version anew
 ";
 
@@ -82,13 +82,17 @@ fn build_programs(workspace: &Workspace) -> Result<()> {
 
 /// Measures on this machine, beside others' programs.
 fn bench(arguments: &[String]) -> Result<()> {
-    match arguments.split_first() {
-        Some((noun, rest)) if noun == "postgres" => {
-            setup::peers()?;
-            built_program("bench", rest)
+    match arguments.first().map(String::as_str) {
+        Some("postgres") => setup::peers()?,
+        Some("sandbox") => {
+            let workspace = Workspace::locate()?;
+            plugins::build(&workspace)?;
+            plugins::build_guests(&workspace)?;
+            run(workspace.cargo(&["build", "--release", "--workspace", "--example", "boundary"]))?;
         }
-        _ => Err("what to measure is missing: `bench postgres`".into()),
+        _ => {}
     }
+    built_program("bench", arguments)
 }
 
 /// Builds the product and a program of the tests crate, then becomes that program: what ends us, ends it.

@@ -8,9 +8,9 @@ use holdfast_tests::cluster::finished;
 
 use super::Program;
 use super::base_backup::pg_basebackup;
-use crate::Work;
+use crate::postgres::Work;
+use crate::postgres::source::Source;
 use crate::scratch::Scratch;
-use crate::source::Source;
 
 /// Its repository, and the directory.
 pub struct Restic<'a> {
@@ -42,21 +42,23 @@ impl Program for Restic<'_> {
         finished(self.command(source).arg("init")).map(drop)
     }
 
-    fn prepare(&mut self, source: &Source, work: Work) -> Result<bool> {
-        if work == Work::Restore {
-            self.scratch.empty("restored")?;
-        } else if work.is_backup() {
-            // A new one each time, as a nightly job makes it.
-            let directory = self.scratch.empty("plain")?;
-            finished(pg_basebackup(source).args(["--format=plain", "--no-sync", "--pgdata"]).arg(directory))?;
-        }
-        Ok(true)
+    fn lacks(&self, _: Work) -> Option<&'static str> {
+        None
     }
 
-    fn work(&mut self, source: &Source, work: Work) -> Result {
+    fn prepare(&mut self, source: &Source, work: Work) -> Result {
+        if !work.is_backup() {
+            return Ok(());
+        }
+        // A new one each time, as a nightly job makes it.
+        let directory = self.scratch.empty("plain")?;
+        finished(pg_basebackup(source).args(["--format=plain", "--no-sync", "--pgdata"]).arg(directory)).map(drop)
+    }
+
+    fn work(&mut self, source: &Source, work: Work, to: &Path) -> Result {
         let mut command = self.command(source);
         match work {
-            Work::Restore => command.args(["restore", "latest", "--target"]).arg(self.scratch.join("restored")),
+            Work::Restore => command.args(["restore", "latest", "--target"]).arg(to),
             Work::Verify => command.args(["check", "--read-data"]),
             _ => command.arg("backup").arg(&self.directory),
         };
@@ -64,9 +66,8 @@ impl Program for Restic<'_> {
     }
 
     /// It restores below the whole path that it saved.
-    fn restored(&self) -> PathBuf {
-        let saved = self.directory.strip_prefix("/").unwrap_or(&self.directory);
-        self.scratch.join("restored").join(saved)
+    fn restored(&self, to: &Path) -> PathBuf {
+        to.join(self.directory.strip_prefix("/").unwrap_or(&self.directory))
     }
 
     fn repository(&self) -> Option<&Path> {

@@ -8,9 +8,9 @@ use holdfast_tests::Result;
 use holdfast_tests::cluster::finished;
 
 use super::Program;
-use crate::Work;
+use crate::postgres::Work;
+use crate::postgres::source::Source;
 use crate::scratch::Scratch;
-use crate::source::Source;
 
 /// The command that all uses of it share: the log that the backup needs comes in it, as in ours.
 pub fn pg_basebackup(source: &Source) -> Command {
@@ -31,17 +31,13 @@ impl Program for Nowhere {
         Ok(())
     }
 
-    fn prepare(&mut self, _: &Source, work: Work) -> Result<bool> {
-        Ok(work.is_backup())
+    fn lacks(&self, work: Work) -> Option<&'static str> {
+        (!work.is_backup()).then_some("it stores nothing")
     }
 
-    fn work(&mut self, source: &Source, _: Work) -> Result {
+    fn work(&mut self, source: &Source, _: Work, _: &Path) -> Result {
         let mut command = pg_basebackup(source);
         finished(command.args(["--format=tar", "--pgdata=-"]).stdout(Stdio::null())).map(drop)
-    }
-
-    fn restored(&self) -> PathBuf {
-        "/dev/null".into()
     }
 
     fn repository(&self) -> Option<&Path> {
@@ -75,31 +71,23 @@ impl Program for Zstd<'_> {
         self.scratch.empty("zstd").map(drop)
     }
 
-    fn prepare(&mut self, _: &Source, work: Work) -> Result<bool> {
-        if work == Work::Restore {
-            self.scratch.empty("restored")?;
-        } else if work.is_backup() {
-            self.backups += 1;
-        }
-        Ok(work != Work::Verify)
+    fn lacks(&self, work: Work) -> Option<&'static str> {
+        (work == Work::Verify).then_some("it verifies no compressed backup")
     }
 
-    fn work(&mut self, source: &Source, work: Work) -> Result {
+    fn work(&mut self, source: &Source, work: Work, to: &Path) -> Result {
         let mut command = if work == Work::Restore {
             let mut tar = source.account().command("tar", "KILL");
             tar.args(["--extract", "--use-compress-program=zstd", "--file"]).arg(self.newest().join("base.tar.zst"));
-            tar.arg("--directory").arg(self.restored());
+            tar.arg("--directory").arg(to);
             tar
         } else {
+            self.backups += 1;
             let mut backup = pg_basebackup(source);
             backup.args(["--format=tar", "--compress=client-zstd:level=3,workers=2", "--pgdata"]).arg(self.newest());
             backup
         };
         finished(&mut command).map(drop)
-    }
-
-    fn restored(&self) -> PathBuf {
-        self.scratch.join("restored")
     }
 
     fn repository(&self) -> Option<&Path> {

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use holdfast_tests::Result;
 
-use crate::Work;
-use crate::options::Options;
+use crate::postgres::Work;
+use crate::postgres::options::Options;
+use crate::postgres::source::Source;
 use crate::scratch::Scratch;
-use crate::source::Source;
 
 /// A program that backs up PostgreSQL.
 pub trait Program {
@@ -22,14 +22,21 @@ pub trait Program {
     /// Begins anew, with an empty repository.
     fn begin(&mut self, source: &Source) -> Result;
 
-    /// Does what has to be there before the clock starts; `false` where the program has no such work.
-    fn prepare(&mut self, source: &Source, work: Work) -> Result<bool>;
+    /// Why it does no such work, where it does not.
+    fn lacks(&self, work: Work) -> Option<&'static str>;
 
-    /// Does the work: this is what is measured.
-    fn work(&mut self, source: &Source, work: Work) -> Result;
+    /// Makes what has to be there before the clock starts.
+    fn prepare(&mut self, _source: &Source, _work: Work) -> Result {
+        Ok(())
+    }
 
-    /// The data directory that the last restore wrote.
-    fn restored(&self) -> PathBuf;
+    /// Does the work: this is what is measured. A restore fills the empty directory `to`.
+    fn work(&mut self, source: &Source, work: Work, to: &Path) -> Result;
+
+    /// The data directory within what a restore filled.
+    fn restored(&self, to: &Path) -> PathBuf {
+        to.into()
+    }
 
     /// Where it stores, if it does.
     fn repository(&self) -> Option<&Path>;

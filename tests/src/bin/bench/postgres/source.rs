@@ -7,10 +7,10 @@ use std::path::Path;
 
 use holdfast_tests::cluster::Cluster;
 use holdfast_tests::content::Content;
-use holdfast_tests::{Account, Failure, PASSWORD, ROLE, Result, ensure};
+use holdfast_tests::{Account, Failure, PASSWORD, ROLE, Result};
 
-use crate::Work;
-use crate::options::Options;
+use crate::postgres::Work;
+use crate::postgres::options::Options;
 use crate::scratch::Scratch;
 
 const DATABASE: &str = "bench";
@@ -46,30 +46,9 @@ pub struct Source {
 }
 
 impl Source {
-    /// The one that an earlier call kept, or a new one.
+    /// One of the size that is asked for.
     pub fn open(options: &Options, scratch: &Scratch) -> Result<Self> {
-        let root = scratch.cluster();
-        // Written when it is full, with its size.
-        let (mark, size) = (root.join("full"), options.gib.to_string());
-        let cluster = match fs::read_to_string(&mark) {
-            Ok(found) => {
-                ensure(found == size, || {
-                    format!("the cluster in {} has {found} GiB; name another directory", root.display())
-                })?;
-                let mut cluster = Cluster::reopened(root)?;
-                cluster.start()?;
-                cluster
-            }
-            Err(_) => {
-                if root.exists() {
-                    fs::remove_dir_all(root)?;
-                }
-                eprintln!("filling a cluster of {size} GiB in {}", root.display());
-                let cluster = fill(root, options.gib)?;
-                fs::write(mark, size)?;
-                cluster
-            }
-        };
+        let cluster = scratch.cluster(&format!("{} GiB", options.gib), |root| fill(root, options.gib))?;
         let source = Self { cluster, account: Account::for_databases()?, content: RefCell::new(None) };
         source.read_all()?;
         Ok(source)
@@ -92,21 +71,31 @@ impl Source {
 
     /// Changes what a piece of work begins with.
     pub fn change(&self, work: Work) -> Result {
-        let number: u64 = self.query("SELECT nextval('changes')")?.parse()?;
-        let which = |key: &str, table: &str| match work {
+        match work {
             Work::Clustered => {
                 // Another hundredth each time.
-                let part = number * 37 % 99;
-                let edge = |part: u64| format!("(SELECT max({key}) * {part} / 100 FROM {table})");
-                Some(format!("{key} > {} AND {key} <= {}", edge(part), edge(part + 1)))
+                let part = self.number_of_change()? * 37 % 99;
+                let edge = |key: &str, table: &str, part| format!("(SELECT max({key}) * {part} / 100 FROM {table})");
+                self.update(|key, table| {
+                    format!("{key} > {} AND {key} <= {}", edge(key, table, part), edge(key, table, part + 1))
+                })
             }
-            Work::Scattered => Some(format!("mod(hashint8extended({key}, {number}), 100) = 0")),
-            Work::First | Work::Unchanged | Work::Restore | Work::Verify => None,
-        };
-        let (Some(accounts), Some(documents)) = (which("aid", "pgbench_accounts"), which("id", "documents")) else {
-            return Ok(());
-        };
+            Work::Scattered => {
+                let seed = self.number_of_change()?;
+                self.update(|key, _| format!("mod(hashint8extended({key}, {seed}), 100) = 0"))
+            }
+            Work::First | Work::Unchanged | Work::Restore | Work::Verify => Ok(()),
+        }
+    }
+
+    fn number_of_change(&self) -> Result<u64> {
+        Ok(self.query("SELECT nextval('changes')")?.parse()?)
+    }
+
+    /// Updates the rows of both tables for which a condition holds, given the key and the table.
+    fn update(&self, which: impl Fn(&str, &str) -> String) -> Result {
         self.content.replace(None);
+        let (accounts, documents) = (which("aid", "pgbench_accounts"), which("id", "documents"));
         self.query(&format!(
             "UPDATE pgbench_accounts SET abalance = abalance + 17 WHERE {accounts};
              UPDATE documents SET body = overlay(body placing md5(body) from 40) WHERE {documents};"

@@ -11,8 +11,8 @@ use holdfast_tests::{Failure, Result};
 /// How long a tick of `/proc/PID/stat` is: 10 ms in the interface of Linux, whatever the kernel's own clock does.
 const TICK: Duration = Duration::from_millis(10);
 
-/// How often memory is looked at.
-const SAMPLE: Duration = Duration::from_millis(25);
+/// How often memory is looked at. Each look takes about 2 ms of a core that a program could have had.
+const SAMPLE: Duration = Duration::from_millis(100);
 
 /// One line of `/proc/PID/stat`.
 struct Stat {

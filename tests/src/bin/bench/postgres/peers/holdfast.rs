@@ -9,9 +9,9 @@ use holdfast_tests::appliance::Appliance;
 use holdfast_tests::{Failure, Result, Workdir};
 
 use super::Program;
-use crate::Work;
+use crate::postgres::Work;
+use crate::postgres::source::Source;
 use crate::scratch::Scratch;
-use crate::source::Source;
 
 const INSTANCE: &str = "bench/shop/pg";
 const NEWEST: &str = "bench/shop/pg/latest";
@@ -57,24 +57,17 @@ impl Program for Holdfast<'_> {
         Ok(())
     }
 
-    fn prepare(&mut self, _: &Source, work: Work) -> Result<bool> {
-        if work == Work::Restore {
-            self.scratch.empty("restored")?;
-        }
-        Ok(true)
+    fn lacks(&self, _: Work) -> Option<&'static str> {
+        None
     }
 
-    fn work(&mut self, _: &Source, work: Work) -> Result {
+    fn work(&mut self, _: &Source, work: Work, to: &Path) -> Result {
         let appliance = self.appliance()?;
         match work {
-            Work::Restore => appliance.restore(NEWEST, &self.restored(), &[], &["--wait"])?.done().map(drop),
+            Work::Restore => appliance.restore(NEWEST, to, &[], &["--wait"])?.done().map(drop),
             Work::Verify => appliance.verify(NEWEST).map(drop),
             _ => appliance.back_up(INSTANCE, "primary").map(drop),
         }
-    }
-
-    fn restored(&self) -> PathBuf {
-        self.scratch.join("restored")
     }
 
     fn repository(&self) -> Option<&Path> {

@@ -2,13 +2,14 @@
 
 use std::io::{self, Write};
 
-use holdfast_tests::Result;
 use serde_json::{Value, json};
 
-use crate::Work;
-use crate::goals::{self, Goal};
-use crate::measure::{Figures, Run};
-use crate::options::Options;
+use crate::goal::Goal;
+use crate::postgres::Work;
+use crate::postgres::goals;
+use crate::postgres::measure::{Figures, Run};
+use crate::postgres::options::Options;
+use crate::postgres::peers::Program;
 
 /// Whom the others are compared with.
 const YARDSTICK: &str = "pgbackrest";
@@ -21,27 +22,27 @@ pub struct Report {
     goals: Vec<Goal>,
 }
 
-/// Medians of one program at one piece of work.
+/// Medians of one program at one piece of work, or why it does none.
 pub struct Line {
     work: Work,
     program: &'static str,
-    figures: Figures,
+    figures: Result<Figures, &'static str>,
 }
 
 impl Report {
     /// Reckons the medians.
-    pub fn new(options: &Options, runs: &[Run]) -> Self {
+    pub fn new(options: &Options, programs: &[Box<dyn Program + '_>], runs: &[Run]) -> Self {
         let mut lines = Vec::new();
         for &work in &options.work {
-            for &program in &options.only {
-                let same = runs.iter().filter(|run| run.work == work && run.program == program);
-                if let Some(figures) = median(&same.map(|run| &run.figures).collect::<Vec<_>>()) {
-                    lines.push(Line { work, program, figures });
-                }
+            for program in programs {
+                let same = runs.iter().filter(|run| run.work == work && run.program == program.name());
+                let figures = median(&same.map(|run| &run.figures).collect::<Vec<_>>());
+                let figures = figures.ok_or(program.lacks(work).unwrap_or("it did not run"));
+                lines.push(Line { work, program: program.name(), figures });
             }
         }
         let goals = goals::of(&lines);
-        Self { gib: options.gib, rounds: options.rounds, lines, goals }
+        Self { gib: options.gib, rounds: options.common.rounds, lines, goals }
     }
 
     /// Whether no goal is missed, and none was left unmeasured.
@@ -50,7 +51,7 @@ impl Report {
     }
 
     /// To standard output.
-    pub fn print(&self, as_json: bool) -> Result {
+    pub fn print(&self, as_json: bool) -> holdfast_tests::Result {
         let mut output = io::stdout().lock();
         if as_json {
             serde_json::to_writer_pretty(&mut output, &self.json())?;
@@ -76,33 +77,36 @@ impl Report {
     }
 
     fn row(&self, line: &Line) -> String {
-        let yardstick = find(&self.lines, line.work, YARDSTICK);
-        let share = |of: Option<f64>, to: Option<f64>| match (of, to) {
-            (Some(of), Some(to)) if to > 0.0 => format!("{:.2}", of / to),
-            _ => String::new(),
+        let figures = match &line.figures {
+            Ok(figures) => figures,
+            Err(reason) => return format!("  {:<28}({reason})", line.program),
         };
-        let Figures { wall, client_cpu, server_cpu, peak_memory, .. } = &line.figures;
+        let yardstick = find(&self.lines, line.work, YARDSTICK);
+        let share = |of: fn(&Figures) -> Option<f64>| {
+            let (of, to) = (of(figures)?, of(yardstick?)?);
+            (to > 0.0).then(|| format!("{:.2}", of / to))
+        };
         format!(
             "  {:<28}{:>8.2}{:>8}{:>9.2} + {:>4.2}{:>9.0}{:>11}{:>8}",
             line.program,
-            wall.as_secs_f64(),
-            share(Some(wall.as_secs_f64()), yardstick.map(Figures::wall_seconds)),
-            client_cpu.as_secs_f64(),
-            server_cpu.as_secs_f64(),
-            *peak_memory as f64 / 1e6,
-            line.figures.stored_megabytes().map(|stored| format!("{stored:.1}")).unwrap_or_default(),
-            share(line.figures.stored_megabytes(), yardstick.and_then(Figures::stored_megabytes)),
+            figures.wall.as_secs_f64(),
+            share(Figures::wall_seconds).unwrap_or_default(),
+            figures.client_cpu.as_secs_f64(),
+            figures.server_cpu.as_secs_f64(),
+            figures.peak_memory as f64 / 1e6,
+            figures.stored_megabytes().map(|stored| format!("{stored:.1}")).unwrap_or_default(),
+            share(Figures::stored_megabytes).unwrap_or_default(),
         )
     }
 
     fn json(&self) -> Value {
-        let lines = self.lines.iter().map(|line| {
-            let Figures { wall, client_cpu, server_cpu, peak_memory, stored } = &line.figures;
-            json!({
+        let lines = self.lines.iter().map(|line| match &line.figures {
+            Ok(Figures { wall, client_cpu, server_cpu, peak_memory, stored }) => json!({
                 "work": line.work.name(), "program": line.program, "wallSeconds": wall.as_secs_f64(),
                 "clientCpuSeconds": client_cpu.as_secs_f64(), "serverCpuSeconds": server_cpu.as_secs_f64(),
                 "peakMemoryBytes": peak_memory, "storedBytes": stored,
-            })
+            }),
+            Err(reason) => json!({ "work": line.work.name(), "program": line.program, "lacks": reason }),
         });
         let goals: Vec<Value> = self.goals.iter().map(Goal::json).collect();
         json!({ "gib": self.gib, "rounds": self.rounds, "figures": lines.collect::<Vec<_>>(), "goals": goals })
@@ -111,12 +115,13 @@ impl Report {
 
 /// The figures of a program at a piece of work.
 pub fn find<'a>(lines: &'a [Line], work: Work, program: &str) -> Option<&'a Figures> {
-    lines.iter().find(|line| line.work == work && line.program == program).map(|line| &line.figures)
+    lines.iter().find(|line| line.work == work && line.program == program)?.figures.as_ref().ok()
 }
 
 /// The most memory that a program needed for any work, in bytes.
 pub fn peak_memory(lines: &[Line], program: &str) -> Option<u64> {
-    lines.iter().filter(|line| line.program == program).map(|line| line.figures.peak_memory).max()
+    let figures = lines.iter().filter(|line| line.program == program).filter_map(|line| line.figures.as_ref().ok());
+    figures.map(|figures| figures.peak_memory).max()
 }
 
 /// Each figure's median by itself; none of none.

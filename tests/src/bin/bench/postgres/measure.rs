@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use holdfast_tests::Result;
 
-use crate::Work;
-use crate::peers::Program;
-use crate::processes::{self, PeakWatch};
-use crate::source::Source;
+use crate::postgres::Work;
+use crate::postgres::peers::Program;
+use crate::postgres::processes::{self, PeakWatch};
+use crate::postgres::source::Source;
 
 /// The figures of one run.
 #[derive(Clone, Debug)]
@@ -98,9 +98,9 @@ pub fn bytes_below(directory: &Path) -> Result<u64> {
 }
 
 impl Figures {
-    /// Wall time.
-    pub fn wall_seconds(&self) -> f64 {
-        self.wall.as_secs_f64()
+    /// Wall time, which every program has.
+    pub fn wall_seconds(&self) -> Option<f64> {
+        Some(self.wall.as_secs_f64())
     }
 
     /// Bytes stored, where there is a repository.

@@ -1,0 +1,40 @@
+//! What must hold, as ratios within one run.
+
+use crate::goal::{Bound, Goal};
+use crate::postgres::Work;
+use crate::postgres::measure::Figures;
+use crate::postgres::report::{Line, find, peak_memory};
+
+/// All goals, judged by these medians.
+pub fn of(lines: &[Line]) -> Vec<Goal> {
+    let ratio = |work, to: &str, of: fn(&Figures) -> Option<f64>| {
+        let (ours, theirs) = (of(find(lines, work, "holdfast")?)?, of(find(lines, work, to)?)?);
+        (theirs > 0.0).then(|| ours / theirs)
+    };
+    let goal = |title, most, figure| Goal { title, bound: Bound::AtMost(most), unit: "x", figure };
+    vec![
+        goal("first backup, wall to pgBackRest's", 0.60, ratio(Work::First, "pgbackrest", Figures::wall_seconds)),
+        goal(
+            "no change, wall to pg_basebackup's to nowhere",
+            1.4,
+            ratio(Work::Unchanged, "nowhere", Figures::wall_seconds),
+        ),
+        goal(
+            "clustered update, wall to pgBackRest's",
+            0.65,
+            ratio(Work::Clustered, "pgbackrest", Figures::wall_seconds),
+        ),
+        goal(
+            "clustered update, bytes stored to pgBackRest's",
+            0.8,
+            ratio(Work::Clustered, "pgbackrest", Figures::stored_megabytes),
+        ),
+        goal("restore, wall to pgBackRest's", 0.55, ratio(Work::Restore, "pgbackrest", Figures::wall_seconds)),
+        Goal {
+            title: "peak memory of any work",
+            bound: Bound::AtMost(140.0),
+            unit: " MB",
+            figure: peak_memory(lines, "holdfast").map(|bytes| bytes as f64 / 1e6),
+        },
+    ]
+}
