@@ -147,6 +147,16 @@ pub enum Error {
         /// Ours.
         own: u64,
     },
+    /// Heads need a keyring that is not at hand.
+    #[error("the heads at {location} need keyring generation {needed}, and {own} is the newest at hand")]
+    LostKeyring {
+        /// Where the heads are.
+        location: String,
+        /// The generation that they need.
+        needed: u64,
+        /// Ours.
+        own: u64,
+    },
     /// The keyring has no such domain.
     #[error("the keyring has no domain {domain}")]
     UnknownDomain {
@@ -328,6 +338,7 @@ impl Error {
             Self::NoRepository { .. } => "no-repository",
             Self::Superseded { .. } => "superseded",
             Self::OlderKeyring { .. } => "older-keyring",
+            Self::LostKeyring { .. } => "lost-keyring",
             Self::UnknownDomain { .. } => "unknown-domain",
             Self::NoSuchBackup { .. } => "no-such-backup",
             Self::BackupExists { .. } => "backup-exists",
@@ -381,6 +392,9 @@ impl Error {
             }
             Self::OlderKeyring { .. } => {
                 "The data directory is older than the repository. Run `holdfast recover` into a new data directory."
+            }
+            Self::LostKeyring { .. } => {
+                "That generation's .age or .sig file is damaged or gone there, or the data directory is old. Run `holdfast recover` from another target."
             }
             Self::Condemned { .. } => "Run the backup again: it will store these bytes anew.",
             Self::BackupExists { .. } => "Begin the backup again under a new id.",

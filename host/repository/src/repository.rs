@@ -131,14 +131,17 @@ impl Repository {
     /// Reads the heads of all domains: what is wrong here shows now, and the epoch is known.
     async fn read_everything(&self) -> Result<(), Error> {
         let keyring = self.inner.keyring.current();
-        if let Some(found) = newest_generation(&self.inner.place, &keyring).await? {
-            let own = keyring.generation();
-            if found > own {
-                return Err(Error::OlderKeyring { location: self.location(), found, own });
-            }
+        let own = keyring.generation();
+        if let Some(found) = newest_generation(&self.inner.place, &keyring).await?
+            && found > own
+        {
+            return Err(Error::OlderKeyring { location: self.location(), found, own });
         }
         for domain in keyring.domains() {
             let state = self.state(domain).await?;
+            if state.keyring > own {
+                return Err(Error::LostKeyring { location: self.location(), needed: state.keyring, own });
+            }
             self.inner.epoch.fetch_max(state.epoch, Ordering::AcqRel);
         }
         Ok(())
