@@ -32,6 +32,18 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Runs a command to its end.
+    pub fn of(command: &mut Command) -> Result<Self> {
+        let output = command.output()?;
+        let words = std::iter::once(command.get_program()).chain(command.get_args()).map(OsStr::to_string_lossy);
+        Ok(Self {
+            command: words.collect::<Vec<_>>().join(" "),
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
     /// Fails unless the command succeeded.
     pub fn done(self) -> Result<Self> {
         ensure(self.code == Some(0), || self.to_string())?;
@@ -169,14 +181,7 @@ impl Appliance {
             .args(arguments)
             .stdin(Stdio::null());
         self.surround(&mut command);
-        let output = command.output()?;
-        let words: Vec<_> = command.get_args().skip(3).map(|word| word.to_string_lossy().into_owned()).collect();
-        Ok(Answer {
-            command: format!("holdfast {}", words.join(" ")),
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        Answer::of(&mut command)
     }
 
     /// As [`run`](Self::run) with `-o json`, and must succeed.

@@ -2,8 +2,9 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::Result;
+use crate::{Result, ensure};
 
 /// Where the data directory of a fixture lay when it was made. The catalog knows its primary target by that path, so that it is
 /// opened in the same place.
@@ -21,6 +22,21 @@ pub const TABLE: &str = "goods";
 pub const ROWS: &str = "SELECT n, md5((n * 7)::text) AS t FROM generate_series(1, 500) n";
 /// Its number of rows, and the hash of all its texts in order.
 pub const CONTENT: &str = "500|fb35f9e2e3ff24593e834852e2505390";
+
+/// Where the fixture of a version lies in the source tree.
+pub fn fixture(version: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(version)
+}
+
+/// Copies the fixture of a version to where it may be written.
+pub fn copy(version: &str, to: &Path) -> Result {
+    let fixture = fixture(version);
+    let copied = Command::new("cp").arg("--recursive").arg(fixture.join(".")).arg(to).status()?.success();
+    ensure(copied, || format!("no fixture in {}", fixture.display()))?;
+    // A checkout makes everything readable to all; secrets are not to be.
+    let closed = Command::new("chmod").args(["--recursive", "go="]).arg(to.join(DATA)).status()?.success();
+    ensure(closed, || "the copy's permissions could not be set".into())
+}
 
 /// The place of a version's fixture, held by one process at a time and empty at first; deleted with its value.
 pub struct Place {

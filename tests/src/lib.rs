@@ -16,6 +16,7 @@ pub mod needles;
 mod places;
 mod programs;
 pub mod proxy;
+pub mod reader;
 pub mod s3;
 mod standby;
 mod steps;

@@ -3,6 +3,7 @@
 //! Every command does all the set-up it needs by itself and does nothing twice. Nothing of the product lives here.
 
 mod plugins;
+mod python;
 mod servers;
 mod setup;
 mod tests;
@@ -16,7 +17,7 @@ use workspace::{Result, Workspace, run};
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  setup            install what building and testing need: the wasm target, PostgreSQL of all versions
+  setup            install what building and testing need: the wasm target, PostgreSQL of all versions, Python
   build            plugins and binary, to target/release/holdfast
   test [ARGUMENT]  everything, with the arguments handed to the test binaries
   demo [OPTION]    the main job on a throw-away PostgreSQL; `demo --help` lists its options
@@ -65,7 +66,9 @@ fn build() -> Result<()> {
 /// All that any command needs.
 fn set_up() -> Result<()> {
     setup::all()?;
-    servers::fetch(&Workspace::locate()?)
+    let workspace = Workspace::locate()?;
+    servers::fetch(&workspace)?;
+    python::prepare(&workspace)
 }
 
 fn test(arguments: &[String]) -> Result<()> {

@@ -3,12 +3,11 @@
 //! Run by hand, once a version, as `cargo xtask golden`; the scenarios in `golden.rs` hold later versions to what it wrote.
 
 use std::fs;
-use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use holdfast_tests::appliance::Appliance;
 use holdfast_tests::cluster::Cluster;
-use holdfast_tests::golden::{DATA, INSTANCE, KIT, Place, ROWS, TABLE};
+use holdfast_tests::golden::{self, DATA, INSTANCE, KIT, Place, ROWS, TABLE};
 use holdfast_tests::{PASSWORD, ROLE, Result, Workdir, ensure};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -47,7 +46,7 @@ fn make() -> Result {
         fs::remove_dir_all(cache)?;
     }
 
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(VERSION);
+    let fixture = golden::fixture(VERSION);
     ensure(!fixture.exists(), || format!("{} exists; a version's fixture is never made twice", fixture.display()))?;
     fs::create_dir_all(&fixture)?;
     let copied = Command::new("cp")

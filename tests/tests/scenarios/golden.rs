@@ -2,22 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use holdfast_tests::appliance::Appliance;
 use holdfast_tests::cluster::Cluster;
-use holdfast_tests::golden::{CONTENT, DATA, INSTANCE, KIT, Place, TABLE};
+use holdfast_tests::golden::{self, CONTENT, DATA, INSTANCE, KIT, Place, TABLE};
 use holdfast_tests::{Result, Workdir, ensure};
-
-/// Copies the fixture of a version to where it may be written.
-fn copy(version: &str, to: &Path) -> Result {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(version);
-    let copied = Command::new("cp").arg("--recursive").arg(fixture.join(".")).arg(to).status()?.success();
-    ensure(copied, || format!("no fixture in {}", fixture.display()))?;
-    // A checkout makes everything readable to all; secrets are not to be.
-    let closed = Command::new("chmod").args(["--recursive", "go="]).arg(to.join(DATA)).status()?.success();
-    ensure(closed, || "the copy's permissions could not be set".into())
-}
 
 /// Fails unless PostgreSQL starts on the restored directory and holds what the fixture's cluster held.
 fn must_hold_golden_content(workdir: &Workdir, restored: &Path) -> Result {
@@ -32,7 +21,7 @@ fn must_hold_golden_content(workdir: &Workdir, restored: &Path) -> Result {
 #[test]
 fn golden_repository_and_catalog_of_0_1_0_open() -> Result {
     let (place, workdir) = (Place::take("0.1.0")?, Workdir::new("golden")?);
-    copy("0.1.0", place.path())?;
+    golden::copy("0.1.0", place.path())?;
     let mut appliance = Appliance::on(&place.path().join(DATA));
     appliance.start()?;
     let backups = appliance.list(&["backup", "list", INSTANCE])?;
@@ -47,7 +36,7 @@ fn golden_repository_and_catalog_of_0_1_0_open() -> Result {
 #[test]
 fn golden_repository_of_0_1_0_restores_without_its_catalog() -> Result {
     let workdir = Workdir::new("golden-alone")?;
-    copy("0.1.0", workdir.path())?;
+    golden::copy("0.1.0", workdir.path())?;
     let repository: PathBuf = fs::canonicalize(workdir.join(DATA))?.join("repository");
     let nobody = Appliance::on(&workdir.join("nobody"));
     let (url, kit, to) =
