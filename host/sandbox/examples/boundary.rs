@@ -23,7 +23,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use holdfast_repository::{
-    BackupId, BackupPlan, BackupRecord, BackupWriter, Digest, DomainId, InstanceId, Keyring, Repository, SharedKeyring,
+    BackupId, BackupPlan, BackupRecord, BackupWriter, Compression, Digest, DomainId, InstanceId, Keyring, Repository,
+    SharedKeyring,
 };
 use holdfast_sandbox::{
     Call, Compiler, Events, Grants, Limits, Member, Plugin, Runtime, RuntimeOptions, TlsMode, TlsPolicy, Watch,
@@ -247,7 +248,14 @@ async fn rows_by_guest(
     store: &Store,
     arguments: &Arguments,
 ) -> Result<(Duration, BackupWriter)> {
-    let plan = BackupPlan { backup, domain: store.domain, parent: None, component: None, started_ms: 1 };
+    let plan = BackupPlan {
+        backup,
+        domain: store.domain,
+        parent: None,
+        component: None,
+        started_ms: 1,
+        compression: Compression::default(),
+    };
     let writer = Arc::new(store.repository.begin_backup(plan).await?);
     let grants = Grants {
         members: vec![Member::Unix(arguments.socket.clone())],
