@@ -12,10 +12,11 @@ use crate::reader::files;
 
 /// What stands in the paths of a kind's objects, of those that a restore needs.
 const NEEDED: &[&str] =
-    &["repository.json", "keyring/3.age", "keyring/3.sig", "/packs/", "/indexes/", "/manifest", "/keys.", "/heads/"];
+    &["repository.json", "keyring/3.age", "keyring/3.sig", "/packs/", "/manifest", "/keys.", "/heads/"];
 
-/// The same of those that a restore by this binary does without: it has the component in itself, and refs are for prune and replication.
-const CHECKED: &[&str] = &["plugins/", "/refs."];
+/// The same of those that a restore by this binary does without: it has the component in itself, refs are for prune and
+/// replication, and packs say what indexes say.
+const CHECKED: &[&str] = &["plugins/", "/indexes/", "/refs."];
 
 #[test]
 fn one_flipped_byte_in_any_kind_of_object_is_refused() -> Result {

@@ -190,7 +190,7 @@ fn a_keyring_is_recovered_by_whom_it_is_for_alone() {
         damaged.change(&format!("keyring/{newest}.age"), |bytes| bytes[200] ^= 1);
         assert_eq!(recover_keyring(&*damaged, &kit, false).await.unwrap().generation(), newest - 1);
         // Nor does an older one open backups that need the newest.
-        damaged.change(&format!("keyring/{newest}.sig"), |bytes| bytes[200] ^= 1);
+        damaged.change(&format!("keyring/{newest}.sig"), |bytes| bytes[100] ^= 1);
         let older = SharedKeyring::new(recover_keyring(&*damaged, &kit, false).await.unwrap());
         assert_eq!(Repository::open_read_only(damaged, older).await.unwrap_err().code(), "lost-keyring");
         // An appliance whose data directory is older than the repository must not write.
