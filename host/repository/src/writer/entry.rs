@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 
 use super::chunker::{CONTENT_MAX, cut_by_content, cut_of};
-use super::pipeline::Pipeline;
+use super::pipeline::{Pipeline, RUN};
 use super::{Entries, Slot};
 use crate::chunk::{ChunkHash, ChunkKind};
 use crate::format::entry::{Content, EntryRecord};
@@ -17,6 +17,8 @@ use crate::{ContentClass, Entry, EntryKind, Error};
 
 /// Contents up to so many bytes lie in their record.
 const INLINE_MAX: u64 = 512;
+/// Chunks up to so many bytes are hashed by who brings them.
+const SHORT: usize = 64 << 10;
 /// First and largest buffer of content that is cut by content, in bytes.
 const CONTENT_BUFFER: std::ops::RangeInclusive<usize> = 64 << 10..=2 * CONTENT_MAX;
 
@@ -31,12 +33,20 @@ pub struct EntryWriter {
     filled: usize,
     received: u64,
     builder: TreeBuilder,
-    /// Chunks whose hashes have not come yet, with their lengths.
-    pending: VecDeque<(oneshot::Receiver<ChunkHash>, u64)>,
+    pending: VecDeque<Pending>,
     has_chunks: bool,
     /// A call was dropped in the middle: a chunk may be missing.
     is_torn: bool,
     is_finished: bool,
+}
+
+/// Chunks whose hashes have not come yet.
+struct Pending {
+    hashes: oneshot::Receiver<Vec<ChunkHash>>,
+    /// Bytes of each but the last.
+    cut: usize,
+    /// Bytes of all.
+    length: usize,
 }
 
 impl std::fmt::Debug for EntryWriter {
@@ -69,11 +79,11 @@ impl EntryWriter {
         }
     }
 
-    /// Room for bytes to be read into directly (at least 1 byte, up to the rest of the chunk); then [`Self::advance`].
+    /// Room for bytes to be read into directly (at least 1 byte); then [`Self::advance`].
     pub fn space(&mut self) -> &mut [u8] {
         if self.buffer.is_empty() {
             self.buffer = self.pipeline.buffer(match self.cut {
-                Cut::Fixed(chunk) => chunk as usize,
+                Cut::Fixed(chunk) => chunk as usize * (RUN / chunk as usize).max(1),
                 Cut::Variable => *CONTENT_BUFFER.start(),
             });
         }
@@ -150,11 +160,11 @@ impl EntryWriter {
         }
         let mut filled = std::mem::take(&mut self.buffer);
         match self.cut {
-            Cut::Fixed(_) => {
+            Cut::Fixed(chunk) => {
                 let length = std::mem::take(&mut self.filled);
                 if length > 0 {
-                    let chunk = self.cut_off(filled, length);
-                    self.send(chunk).await?;
+                    let run = self.cut_off(filled, length);
+                    self.send(run, chunk as usize).await?;
                 }
             }
             Cut::Variable if !is_end && filled.len() < *CONTENT_BUFFER.end() => {
@@ -168,12 +178,12 @@ impl EntryWriter {
         Ok(())
     }
 
-    /// The chunk that a buffer begins with. A short one, the end of an entry, does not hold a whole buffer's memory.
+    /// The chunks that a buffer begins with. Few bytes, the end of an entry, do not hold a whole buffer's memory.
     fn cut_off(&self, mut filled: BytesMut, length: usize) -> Bytes {
         if length <= filled.len() / 2 {
-            let chunk = Bytes::copy_from_slice(&filled[..length]);
+            let run = Bytes::copy_from_slice(&filled[..length]);
             self.pipeline.keep_spare(filled);
-            return chunk;
+            return run;
         }
         filled.truncate(length);
         filled.freeze()
@@ -190,39 +200,50 @@ impl EntryWriter {
             self.buffer[..rest.len()].copy_from_slice(&rest);
         }
         for chunk in chunks {
-            self.send(chunk).await?;
+            let length = chunk.len();
+            self.send(chunk, length).await?;
         }
         Ok(())
     }
 
-    async fn send(&mut self, chunk: Bytes) -> Result<(), Error> {
-        let length = chunk.len() as u64;
-        let hash = self.pipeline.store(ChunkKind::Data, chunk).await?;
+    /// Sends chunks of `cut` bytes on their way.
+    async fn send(&mut self, run: Bytes, cut: usize) -> Result<(), Error> {
+        let length = run.len();
+        let hashes = if length <= cut.min(SHORT) {
+            // To hash it here takes less time than to hear of it from a worker, for whom a short entry would have to wait.
+            let hash = self.pipeline.hash(ChunkKind::Data, &run);
+            self.pipeline.store(hash, run).await?;
+            let (sender, hashes) = oneshot::channel();
+            let _ = sender.send(vec![hash]);
+            hashes
+        } else {
+            self.pipeline.store_run(run, cut).await?
+        };
         self.has_chunks = true;
-        self.pending.push_back((hash, length));
+        self.pending.push_back(Pending { hashes, cut, length });
         // Hashes that have come are taken now, so that what waits here is bounded like the pipeline is.
         let mut lists = Vec::new();
-        while let Some((hash, length)) = self.pending.front_mut() {
-            let Ok(hash) = hash.try_recv() else { break };
-            let length = *length;
+        while let Some(first) = self.pending.front_mut() {
+            let Ok(hashes) = first.hashes.try_recv() else { break };
+            let (cut, length) = (first.cut, first.length);
             self.pending.pop_front();
-            push(&mut self.builder, &self.pipeline, hash, length, &mut lists);
+            self.push_all(&hashes, cut, length, &mut lists);
         }
-        self.store_lists(lists).await
+        store_lists(&self.pipeline, lists).await
     }
 
     async fn finish_tree(&mut self) -> Result<Content, Error> {
         let mut lists = Vec::new();
-        while let Some((hash, length)) = self.pending.pop_front() {
-            let Ok(hash) = hash.await else {
+        while let Some(Pending { hashes, cut, length }) = self.pending.pop_front() {
+            let Ok(hashes) = hashes.await else {
                 self.pipeline.check()?;
                 return Err(Error::WorkerStopped);
             };
-            push(&mut self.builder, &self.pipeline, hash, length, &mut lists);
+            self.push_all(&hashes, cut, length, &mut lists);
         }
         let builder = std::mem::replace(&mut self.builder, TreeBuilder::new(self.cut));
         let tree = builder.finish(&mut |list| keep(&self.pipeline, list, &mut lists));
-        self.store_lists(lists).await?;
+        store_lists(&self.pipeline, lists).await?;
         let page = match self.class {
             ContentClass::Pages(page) => page,
             ContentClass::Bytes => 0,
@@ -230,13 +251,24 @@ impl EntryWriter {
         Ok(Content::Tree(page, tree))
     }
 
-    /// Nobody waits for a list: its hash is known, and a failure stops the whole backup.
-    async fn store_lists(&self, lists: Vec<Bytes>) -> Result<(), Error> {
-        for list in lists {
-            self.pipeline.store(ChunkKind::List, list).await?;
+    /// Adds the chunks of a run to the tree.
+    fn push_all(&mut self, hashes: &[ChunkHash], cut: usize, mut length: usize, lists: &mut Vec<List>) {
+        for hash in hashes {
+            let chunk = length.min(cut);
+            push(&mut self.builder, &self.pipeline, *hash, chunk as u64, lists);
+            length -= chunk;
         }
-        Ok(())
     }
+}
+
+/// A complete list that is to be stored.
+pub(super) type List = (ChunkHash, Bytes);
+
+pub(super) async fn store_lists(pipeline: &Arc<Pipeline>, lists: Vec<List>) -> Result<(), Error> {
+    for (hash, list) in lists {
+        pipeline.store(hash, list).await?;
+    }
+    Ok(())
 }
 
 /// Adds a leaf; lists that became complete are put into `lists`.
@@ -245,15 +277,15 @@ pub(super) fn push(
     pipeline: &Pipeline,
     hash: ChunkHash,
     length: u64,
-    lists: &mut Vec<Bytes>,
+    lists: &mut Vec<List>,
 ) {
     builder.push(hash, length, &mut |list| keep(pipeline, list, lists));
 }
 
 /// Keeps a complete list to be stored, and says its hash.
-pub(super) fn keep(pipeline: &Pipeline, list: Vec<u8>, lists: &mut Vec<Bytes>) -> ChunkHash {
+pub(super) fn keep(pipeline: &Pipeline, list: Vec<u8>, lists: &mut Vec<List>) -> ChunkHash {
     let hash = pipeline.hash(ChunkKind::List, &list);
-    lists.push(list.into());
+    lists.push((hash, list.into()));
     hash
 }
 

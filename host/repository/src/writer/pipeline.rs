@@ -27,12 +27,14 @@ use crate::{Compression, Digest, DomainId, Error};
 /// Plaintext that waits for a worker or is at work, in bytes: less than a pack, so that nobody can fill a second one while
 /// all uploads are busy.
 const WORK: usize = 8 << 20;
+/// Plaintext that a worker takes up at once, in bytes: waking one for every chunk would cost more than hashing it does.
+pub(super) const RUN: usize = 256 << 10;
 /// Full packs that are on their way before no more chunks are taken.
 const UPLOADS: usize = 2;
-/// Lengths of buffers that are kept for the next chunk: whole ones of the usual size.
-const SPARE: std::ops::RangeInclusive<usize> = 32 << 10..=64 << 10;
+/// Lengths of buffers that are kept for the next run: whole ones of the usual size.
+const SPARE: std::ops::RangeInclusive<usize> = RUN / 2..=RUN;
 /// Buffers that are kept.
-const SPARES_MAX: usize = WORK / *SPARE.end();
+const SPARES_MAX: usize = WORK / RUN;
 
 /// What every entry of a backup shares.
 #[derive(Debug)]
@@ -120,38 +122,70 @@ impl Pipeline {
         })
     }
 
-    /// A chunk's hash, for lists, which are few and short.
+    /// A chunk's hash.
     pub(super) fn hash(&self, kind: ChunkKind, plaintext: &[u8]) -> ChunkHash {
         self.secrets.hash(kind, plaintext)
     }
 
-    /// Takes a chunk; its hash comes when a worker got to it. Waits while there is too much to do.
-    pub(super) async fn store(
+    /// Takes data chunks of `cut` bytes, the last of which may be shorter; their hashes come when a worker got to them.
+    /// Waits while there is too much to do.
+    pub(super) async fn store_run(
         self: &Arc<Self>,
-        kind: ChunkKind,
-        plaintext: Bytes,
-    ) -> Result<oneshot::Receiver<ChunkHash>, Error> {
+        run: Bytes,
+        cut: usize,
+    ) -> Result<oneshot::Receiver<Vec<ChunkHash>>, Error> {
+        let (sender, receiver) = oneshot::channel();
+        self.submit(run.len(), move |pipeline, codec| {
+            let hashes: Vec<_> = run.chunks(cut).map(|chunk| pipeline.hash(ChunkKind::Data, chunk)).collect();
+            // An entry that was aborted does not wait for its hashes; its chunks stay, another may hold them too.
+            let _ = sender.send(hashes.clone());
+            for (chunk, hash) in run.chunks(cut).zip(&hashes) {
+                pipeline.keep(codec, hash, chunk)?;
+            }
+            pipeline.take_back(run);
+            Ok(())
+        })
+        .await?;
+        Ok(receiver)
+    }
+
+    /// Takes a chunk whose hash is known. Nobody waits for it: a failure stops the whole backup. Waits while there is too
+    /// much to do.
+    pub(super) async fn store(self: &Arc<Self>, hash: ChunkHash, plaintext: Bytes) -> Result<(), Error> {
+        self.submit(plaintext.len(), move |pipeline, codec| {
+            pipeline.keep(codec, &hash, &plaintext)?;
+            pipeline.take_back(plaintext);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Queues work on so many bytes of plaintext, once there is room for them.
+    async fn submit(
+        self: &Arc<Self>,
+        length: usize,
+        work: impl FnOnce(&Arc<Self>, &mut ChunkCodec) -> Result<(), Error> + Send + 'static,
+    ) -> Result<(), Error> {
         self.check()?;
-        let permit = self.admit(plaintext.len()).await;
+        let permit = self.admit(length).await;
         // Nothing is admitted after a failure, which is then what to tell.
         self.check()?;
         let permit = permit.map_err(|_| Error::WorkerStopped)?;
         let ticket = Ticket::new(self);
-        let (sender, receiver) = oneshot::channel();
-        self.pressure.wait(plaintext.len());
+        self.pressure.wait(length);
         self.pool.submit(move |codec| {
             let pipeline = Arc::clone(&ticket.pipeline);
-            pipeline.pressure.taken_up(plaintext.len());
+            pipeline.pressure.taken_up(length);
             if pipeline.has_failed.load(Ordering::Acquire) {
                 return;
             }
-            match pipeline.process(codec, kind, plaintext, sender) {
+            match work(&pipeline, codec) {
                 Ok(()) => ticket.arrive(),
                 Err(error) => pipeline.fail(error),
             }
             drop(permit);
         });
-        Ok(receiver)
+        Ok(())
     }
 
     /// Waits until there is room for so many bytes of plaintext, and for the pack that they may fill.
@@ -161,29 +195,17 @@ impl Pipeline {
         Ok(permit)
     }
 
-    /// The worker's part.
-    fn process(
-        self: &Arc<Self>,
-        codec: &mut ChunkCodec,
-        kind: ChunkKind,
-        plaintext: Bytes,
-        sender: oneshot::Sender<ChunkHash>,
-    ) -> Result<(), Error> {
-        let hash = self.secrets.hash(kind, &plaintext);
+    /// Compresses, seals and packs a chunk, unless it is there.
+    fn keep(self: &Arc<Self>, codec: &mut ChunkCodec, hash: &ChunkHash, plaintext: &[u8]) -> Result<(), Error> {
         let id = hash.id();
-        // An entry that was aborted does not wait for its hashes; its chunks stay, another may hold them too.
-        let _ = sender.send(hash);
         if self.claim(id) {
             let sealed = codec
-                .seal(&hash, &plaintext, self.pressure.level())
+                .seal(hash, plaintext, self.pressure.level())
                 .map_err(|reason| Error::Chunk { id: hex::encode(id.0), reason })?;
             let full = lock(&self.packer).add(id, sealed);
             if let Some(full) = full {
                 self.close(full);
             }
-        }
-        if let Ok(spare) = plaintext.try_into_mut() {
-            self.keep_spare(spare);
         }
         Ok(())
     }
@@ -285,6 +307,13 @@ impl Pipeline {
     pub(super) fn buffer(&self, length: usize) -> BytesMut {
         let spare = lock(&self.spares).pop();
         spare.filter(|spare| spare.len() == length).unwrap_or_else(|| BytesMut::zeroed(length))
+    }
+
+    /// Takes back the memory of what was stored, if nobody else holds it.
+    fn take_back(&self, plaintext: Bytes) {
+        if let Ok(spare) = plaintext.try_into_mut() {
+            self.keep_spare(spare);
+        }
     }
 
     /// Keeps a buffer that is not needed any more for [`Self::buffer`].

@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::Slot;
-use super::entry::{keep, push};
+use super::entry::{keep, push, store_lists};
 use super::pipeline::Pipeline;
 use crate::Error;
 use crate::chunk::ChunkKind;
@@ -53,15 +51,8 @@ fn ends_chunk(record: &EntryRecord) -> bool {
 
 async fn store(pipeline: &Arc<Pipeline>, builder: &mut TreeBuilder, chunk: Vec<u8>) -> Result<(), Error> {
     let (hash, length) = (pipeline.hash(ChunkKind::Table, &chunk), chunk.len() as u64);
-    pipeline.store(ChunkKind::Table, chunk.into()).await?;
+    pipeline.store(hash, chunk.into()).await?;
     let mut lists = Vec::new();
     push(builder, pipeline, hash, length, &mut lists);
     store_lists(pipeline, lists).await
-}
-
-async fn store_lists(pipeline: &Arc<Pipeline>, lists: Vec<Bytes>) -> Result<(), Error> {
-    for list in lists {
-        pipeline.store(ChunkKind::List, list).await?;
-    }
-    Ok(())
 }
