@@ -76,6 +76,10 @@ impl Description {
         if !is_version(&description.version) {
             return Err(Failure::Unusable("its version must be 1 to 64 of a-z, 0-9, '-', '.', '+', '_'".to_owned()));
         }
+        // The operator names the socket's directory: no plugin leads out of it.
+        if description.socket_name.as_deref().is_some_and(|name| !is_file_name(name)) {
+            return Err(Failure::Unusable("its socketName must be a plain file name".to_owned()));
+        }
         if description.methods.is_empty() || description.methods.iter().any(|method| method.types.is_empty()) {
             return Err(Failure::Unusable("it must have at least one method, and each method a type".to_owned()));
         }
@@ -86,6 +90,10 @@ impl Description {
 /// Names go into file names, paths of the API and command lines, so they stay plain.
 fn is_name(value: &str) -> bool {
     value.starts_with(|first: char| first.is_ascii_alphanumeric()) && is_version(value) && !value.contains('+')
+}
+
+fn is_file_name(value: &str) -> bool {
+    value.len() <= 64 && !value.contains('/') && crate::paths::objection(value).is_none()
 }
 
 fn is_version(value: &str) -> bool {
@@ -114,6 +122,8 @@ mod tests {
             ("name", json!("..")),
             ("engine", json!("../up")),
             ("version", json!("1 2")),
+            ("socketName", json!("/run/docker.sock")),
+            ("socketName", json!("..")),
             ("methods", json!([])),
         ] {
             let mut bad = document();

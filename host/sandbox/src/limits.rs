@@ -45,7 +45,7 @@ impl Default for Limits {
             memory_bytes: 256 << 20,
             table_elements: 100_000,
             handles: 1_024,
-            streams: 32,
+            streams: 16,
             hostcall_bytes: 1 << 20,
             output_bytes: 16 << 40,
             entries: 1_000_000,

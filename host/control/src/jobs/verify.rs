@@ -135,11 +135,15 @@ async fn engine(
     })
 }
 
+/// One line about a proof; heads keep it, so it is bounded.
 fn detail(answer: &Answer) -> String {
-    match answer.checks.iter().find(|check| !check.passed) {
+    const BYTES_MAX: usize = 4 << 10;
+    let mut detail = match answer.checks.iter().find(|check| !check.passed) {
         Some(check) => format!("{}: {}", check.name, check.detail),
         None => format!("{} checks passed", answer.checks.len()),
-    }
+    };
+    detail.truncate(detail.floor_char_boundary(BYTES_MAX));
+    detail
 }
 
 /// The proof becomes a fact about the backup: in the catalog, and in the heads of every target that holds it, so that a rebirth from any
