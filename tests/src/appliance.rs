@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -116,6 +117,13 @@ impl Appliance {
         fs::create_dir_all(&self.data)?;
         let url = url.map(|url| format!("url = {url:?}\n")).unwrap_or_default();
         Ok(fs::write(self.data.join("holdfast.toml"), format!("[repository]\nsite = {site:?}\n{url}"))?)
+    }
+
+    /// Adds bounds to the configuration file: keys of `[limits]` and their values in TOML.
+    pub fn limit(&self, limits: &[(&str, &str)]) -> Result {
+        let mut file = fs::OpenOptions::new().append(true).open(self.data.join("holdfast.toml"))?;
+        let lines: String = limits.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+        Ok(write!(file, "[limits]\n{lines}")?)
     }
 
     /// Serves, and returns when it answers.

@@ -11,7 +11,7 @@ use crate::Error;
 use crate::data_dir::{is_empty, make_directory};
 
 /// The directories of one restore. Nothing exists or changes before [`Self::make`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Directories {
     roots: Vec<(String, PathBuf)>,
     owner: Option<(u32, u32)>,

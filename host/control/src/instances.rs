@@ -12,7 +12,7 @@ use crate::appliance::State;
 use crate::jobs::{self, Silent};
 use crate::names::{InstanceName, check_part};
 use crate::resources::{CreateInstance, Instance, InstanceCheck, Member, Page, Problem, SecretText};
-use crate::{Appliance, Error, ErrorKind, ListQuery, Principal, backups, clock, settings, targets, views};
+use crate::{Appliance, Error, ErrorKind, ListQuery, Principal, backups, clock, settings, targets, views, words};
 
 /// For looking at a server: somebody waits for the answer.
 const CHECKING: Duration = Duration::from_secs(240);
@@ -155,7 +155,7 @@ pub(crate) fn open_secrets(
         .collect()
 }
 
-fn check_from(document: serde_json::Value) -> Result<InstanceCheck, Error> {
+fn check_from(mut document: serde_json::Value) -> Result<InstanceCheck, Error> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Probe {
@@ -167,6 +167,7 @@ fn check_from(document: serde_json::Value) -> Result<InstanceCheck, Error> {
         #[serde(default)]
         members: Vec<Member>,
     }
+    words::make_harmless(&mut document);
     let probe: Probe = serde_json::from_value(document).map_err(|error| {
         Error::new(
             ErrorKind::Internal,

@@ -23,6 +23,7 @@ mod status;
 mod targets;
 mod tokens;
 mod views;
+mod words;
 
 use std::sync::Arc;
 

@@ -96,7 +96,8 @@ pub(crate) fn grants(
 /// The servers that `host` and `port` name, as libpq reads them: lists with commas, and one port for all or one for each.
 fn members(description: &Description, settings: &BTreeMap<String, String>) -> Result<Vec<Member>, Error> {
     let list = |key: &str| settings.get(key).map(|value| value.split(',').map(str::trim).collect::<Vec<_>>());
-    let hosts = list("host").unwrap_or_else(|| vec!["localhost"]);
+    // A plugin chooses its default port: without a server that the operator named it reaches none, on this machine least of all.
+    let Some(hosts) = list("host") else { return Ok(Vec::new()) };
     let ports = list("port").unwrap_or_else(|| vec![""]);
     if ports.len() != 1 && ports.len() != hosts.len() {
         let message = format!("'port' names {} ports, and 'host' {} servers", ports.len(), hosts.len());
@@ -249,6 +250,7 @@ mod tests {
         assert_eq!(members("db1,db2", Some("1,0")).unwrap_err(), "'0' is not a port");
         assert_eq!(members("db1,", None).unwrap_err(), "'host' has an empty name");
         assert_eq!(members("db1,db2,db1", None).unwrap_err(), "'host' names db1:5432 twice");
+        assert_eq!(super::members(&postgres(), &map(&[])).unwrap(), []);
     }
 
     #[test]

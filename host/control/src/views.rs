@@ -8,12 +8,12 @@ use holdfast_catalog::{
 use holdfast_repository::Verification;
 use holdfast_sandbox::Description;
 
-use crate::clock;
 use crate::plugins::Loaded;
 use crate::resources::{
     Backup, BackupStatus, Instance, InstanceStatus, Job, JobError, PluginInfo, Progress, SiteCopy, Source, Target,
     TargetStatus, Verified,
 };
+use crate::{clock, words};
 
 /// The cursor after a full page of what has no page of its own.
 pub(crate) fn cursor<T>(rows: &[T], limit: u32, of: impl Fn(&T) -> String) -> Option<String> {
@@ -135,7 +135,9 @@ fn source(document: &str) -> Option<Source> {
     struct Inventory {
         server: Source,
     }
-    serde_json::from_str::<Inventory>(document).ok().map(|inventory| inventory.server)
+    let mut document = serde_json::from_str(document).ok()?;
+    words::make_harmless(&mut document);
+    serde_json::from_value::<Inventory>(document).ok().map(|inventory| inventory.server)
 }
 
 impl From<&Verification> for Verified {

@@ -1,6 +1,7 @@
 //! What a plugin says of itself, checked once when it is loaded.
 
 use crate::Failure;
+use crate::voice::harmless;
 
 /// What `describe` returns (JSON, camelCase; unknown fields are ignored).
 #[derive(Clone, Debug, serde::Deserialize, serde::Serialize)]
@@ -83,9 +84,45 @@ impl Description {
         if description.methods.is_empty() || description.methods.iter().any(|method| method.types.is_empty()) {
             return Err(Failure::Unusable("it must have at least one method, and each method a type".to_owned()));
         }
+        if description.methods.len() > MOST || description.settings.len() > MOST {
+            return Err(Failure::Unusable(format!("it may have {MOST} methods and {MOST} settings")));
+        }
+        // A path would lead out of the directory that the operator named.
+        if description
+            .socket_name
+            .as_ref()
+            .is_some_and(|name| matches!(name.as_str(), "" | "." | "..") || name.contains('/'))
+        {
+            return Err(Failure::Unusable("its socketName must be the name of a file, without a directory".to_owned()));
+        }
+        if let Some(text) = description.texts().find(|text| harmless(text, TEXT) != *text) {
+            let text = harmless(text, TEXT);
+            return Err(Failure::Unusable(format!(
+                "a text of its description is long or has control characters: {text}"
+            )));
+        }
         Ok(description)
     }
+
+    /// All that is shown to people.
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        let methods = self.methods.iter().flat_map(|method| {
+            let types = method.types.iter().map(String::as_str);
+            types.chain([method.name.as_str(), method.restores_to.as_str(), method.description.as_str()])
+        });
+        let settings = self.settings.iter().flat_map(|setting| {
+            let values = setting.values.iter().chain(&setting.default).map(String::as_str);
+            values.chain([setting.key.as_str(), setting.description.as_str()])
+        });
+        let one = self.socket_name.iter().map(String::as_str).chain([self.title.as_str()]);
+        one.chain(methods).chain(settings)
+    }
 }
+
+/// Methods, and settings, that a plugin may have.
+const MOST: usize = 256;
+/// Bytes of each of its texts.
+const TEXT: usize = 1_024;
 
 /// Names go into file names, paths of the API and command lines, so they stay plain.
 fn is_name(value: &str) -> bool {
@@ -125,6 +162,13 @@ mod tests {
             ("socketName", json!("/run/docker.sock")),
             ("socketName", json!("..")),
             ("methods", json!([])),
+            ("title", json!("De\u{1b}[2Jmo")),
+            ("title", json!("o".repeat(2_000))),
+            ("socketName", json!("../docker.sock")),
+            ("socketName", json!("/run/docker.sock")),
+            ("socketName", json!("..")),
+            ("settings", json!([{"key": "a\nb", "description": "d"}])),
+            ("settings", json!(vec![json!({"key": "a", "description": "d"}); 300])),
         ] {
             let mut bad = document();
             bad[field] = value;

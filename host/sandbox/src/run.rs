@@ -26,8 +26,10 @@ use crate::{Call, Events, Failure, Grants, Limits, Watch};
 const GRACE: Duration = Duration::from_secs(1);
 /// How long a plugin may take to describe itself.
 const DESCRIBING: Duration = Duration::from_secs(30);
-/// Bytes kept of a guest's error message, hint or code.
+/// Bytes kept of a guest's error message or hint.
 const MESSAGE: usize = 8 << 10;
+/// The code of an error whose own is none.
+const INVALID_CODE: &str = "invalid-code";
 
 /// Calls one of the exports that take grants.
 pub(crate) async fn call(
@@ -36,7 +38,8 @@ pub(crate) async fn call(
     grants: Grants,
     watch: Watch,
 ) -> Result<serde_json::Value, Failure> {
-    on_own_thread(pre, grants, watch, async move |engine, store| {
+    let restores = matches!(call, Call::Restore(_)) && grants.destination.is_some();
+    let ended = on_own_thread(pre, grants, watch, async move |engine, store| {
         let plugin = engine.holdfast_engine_plugin();
         match call {
             Call::Probe => plugin.call_probe(store).await,
@@ -45,7 +48,37 @@ pub(crate) async fn call(
             Call::Verify(request) => plugin.call_verify(store, &request.to_string()).await,
         }
     })
-    .await
+    .await?;
+    if restores {
+        ended.must_agree()?;
+    }
+    Ok(ended.document)
+}
+
+/// How a run ended well.
+struct Ended {
+    document: serde_json::Value,
+    /// Bytes of the files that the host wrote for it.
+    written: u64,
+}
+
+impl Ended {
+    /// Fails unless the plugin's count of what it restored is the host's: nobody else would notice a file that is missing.
+    fn must_agree(&self) -> Result<(), Failure> {
+        let counted = self.document["bytes"].as_u64();
+        if counted == Some(self.written) {
+            return Ok(());
+        }
+        let counted = counted.map_or("no".to_owned(), |bytes| bytes.to_string());
+        let message = format!("the plugin counted {counted} bytes, and the host wrote {}", self.written);
+        Err(defect("result-differs", message))
+    }
+}
+
+/// What only the plugin's author can mend.
+fn defect(code: &str, message: String) -> Failure {
+    let hint = Some("This is a defect of the plugin: report it to its author.".to_owned());
+    Failure::Reported { code: code.to_owned(), message, hint, retryable: false }
 }
 
 /// Calls `describe`, which depends on nothing and so gets nothing.
@@ -56,6 +89,7 @@ pub(crate) async fn describe(pre: EnginePre<State>, limits: Limits) -> Result<se
         engine.holdfast_engine_plugin().call_describe(store).await.map(Ok)
     })
     .await
+    .map(|ended| ended.document)
 }
 
 /// Nobody listens while a plugin is loaded.
@@ -69,12 +103,7 @@ impl Events for Silence {
 /// What an export gives: a trap, or its document, or its own error.
 type Outcome = wasmtime::Result<Result<String, Error>>;
 
-async fn on_own_thread<F>(
-    pre: EnginePre<State>,
-    grants: Grants,
-    watch: Watch,
-    export: F,
-) -> Result<serde_json::Value, Failure>
+async fn on_own_thread<F>(pre: EnginePre<State>, grants: Grants, watch: Watch, export: F) -> Result<Ended, Failure>
 where
     F: AsyncFnOnce(Engine, &mut Store<State>) -> Outcome + Send + 'static,
 {
@@ -106,7 +135,7 @@ async fn run<F>(
     watch: Watch,
     cancel: CancellationToken,
     export: F,
-) -> Result<serde_json::Value, Failure>
+) -> Result<Ended, Failure>
 where
     F: AsyncFnOnce(Engine, &mut Store<State>) -> Outcome,
 {
@@ -155,16 +184,11 @@ async fn or_killed(guard: &Guard, call: impl Future<Output = Outcome>) -> Outcom
     }
 }
 
-fn conclude(outcome: Outcome, state: &State) -> Result<serde_json::Value, Failure> {
+fn conclude(outcome: Outcome, state: &State) -> Result<Ended, Failure> {
     match outcome {
         Ok(Ok(document)) => match serde_json::from_str(&document) {
-            Ok(document @ serde_json::Value::Object(_)) => Ok(document),
-            _ => Err(Failure::Reported {
-                code: "invalid-result".to_owned(),
-                message: "the plugin's result is not a JSON object".to_owned(),
-                hint: Some("This is a defect of the plugin: report it to its author.".to_owned()),
-                retryable: false,
-            }),
+            Ok(document @ serde_json::Value::Object(_)) => Ok(Ended { document, written: state.tree.written() }),
+            _ => Err(defect("invalid-result", "the plugin's result is not a JSON object".to_owned())),
         },
         Ok(Err(error)) => Err(reported(error, state.told.as_ref())),
         Err(raised) => Err(ended(&raised, state)),
@@ -173,8 +197,11 @@ fn conclude(outcome: Outcome, state: &State) -> Result<serde_json::Value, Failur
 
 /// The guest's error, with what the host knows better where the guest hands on the host's own.
 fn reported(error: Error, told: Option<&Error>) -> Failure {
-    let code = harmless(&error.code, 64);
-    let message = harmless(&error.message, MESSAGE);
+    let code = if is_code(&error.code) { error.code.clone() } else { INVALID_CODE.to_owned() };
+    let message = match error.message.as_str() {
+        "" => "the plugin failed without a reason".to_owned(),
+        message => harmless(message, MESSAGE),
+    };
     let hint = error.hint.map(|hint| harmless(&hint, MESSAGE));
     match told.filter(|told| told.code == error.code) {
         Some(told) => {
@@ -182,6 +209,12 @@ fn reported(error: Error, told: Option<&Error>) -> Failure {
         }
         None => Failure::Reported { code, message, hint, retryable: error.retryable },
     }
+}
+
+/// Kebab-case, as programs that read it expect.
+fn is_code(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
 /// Why the call did not return at all.

@@ -132,7 +132,7 @@ impl Inner {
 }
 
 /// At most `limit` bytes of `text`, with everything escaped that could end a line, move a cursor or turn text around.
-pub(crate) fn harmless(text: &str, limit: usize) -> String {
+pub fn harmless(text: &str, limit: usize) -> String {
     let mut clean = String::with_capacity(text.len().min(limit));
     for character in text.chars() {
         if clean.len() >= limit {

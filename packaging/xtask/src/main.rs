@@ -58,6 +58,7 @@ fn build() -> Result<()> {
     setup::toolchain()?;
     let workspace = Workspace::locate()?;
     plugins::build(&workspace)?;
+    plugins::build_guests(&workspace)?;
     build_programs(&workspace)?;
     eprintln!("built {}", workspace.program("holdfast").display());
     Ok(())
@@ -75,6 +76,7 @@ fn test(arguments: &[String]) -> Result<()> {
     set_up()?;
     let workspace = Workspace::locate()?;
     plugins::build(&workspace)?;
+    plugins::build_guests(&workspace)?;
     tests::run_all(&workspace, arguments)
 }
 

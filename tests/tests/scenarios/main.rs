@@ -1,6 +1,6 @@
 //! What Holdfast promises, tried from outside on real servers. Each module is a promise; each test says in its name what holds.
 //!
-//! Nothing here measures time. What cannot run on this machine says so on standard error, whether or not output is captured.
+//! Nothing here measures speed: time is looked at only where a bound on it is the promise. What cannot run on this machine says so on standard error, whether or not output is captured.
 
 mod boundaries;
 mod check;
@@ -9,6 +9,7 @@ mod configuration;
 mod damaged;
 mod faults;
 mod golden;
+mod hostile;
 mod kills;
 mod logins;
 mod memory;

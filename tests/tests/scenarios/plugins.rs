@@ -6,51 +6,15 @@ use std::time::Duration;
 
 use holdfast_tests::appliance::Appliance;
 use holdfast_tests::{Failure, Result, Workdir, ensure, wait_until};
-use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
+use holdfast_text_guests::{Guest, answer, describe};
 
 /// A plugin that says who it is, and whose probe finds a server of version 7.
-fn component(name: &str, engine: &str) -> Result<Vec<u8>> {
-    let description = format!(
-        r#"{{"name":"{name}","version":"1.2.3","engine":"{engine}","title":"T","settings":[],"defaultPort":1,
-            "methods":[{{"name":"m","types":["full"],"restoresTo":"server","description":"d"}}]}}"#
-    );
-    let escaped = |text: &str| text.replace('"', "\\\"").replace('\n', "");
-    let (description, probe) = (escaped(&description), escaped(r#"{"version":"7"}"#));
-    let length = |text: &str| text.replace('\\', "").len();
-    let exports: String = ["dump", "restore", "verify"]
-        .map(|name| {
-            format!(
-                r#"(func (export "holdfast:engine/plugin@1.0.0-rc.1#{name}") (param i32 i32) (result i32) unreachable)"#
-            )
-        })
-        .concat();
-    let module = format!(
-        r#"(module
-            (memory (export "memory") 2)
-            (data (i32.const 1024) "{description}")
-            (data (i32.const 512) "{probe}")
-            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 65536))
-            (func (export "holdfast:engine/plugin@1.0.0-rc.1#describe") (result i32)
-                (i32.store (i32.const 16) (i32.const 1024)) (i32.store (i32.const 20) (i32.const {}))
-                (i32.const 16))
-            (func (export "holdfast:engine/plugin@1.0.0-rc.1#probe") (result i32)
-                (i32.store (i32.const 36) (i32.const 512)) (i32.store (i32.const 40) (i32.const {}))
-                (i32.const 32))
-            {exports})"#,
-        length(&description),
-        length(&probe),
-    );
-    encoded(&module).map_err(|error| Failure::new(format!("encoding a plugin: {error}")))
-}
-
-fn encoded(module: &str) -> std::result::Result<Vec<u8>, Box<dyn std::error::Error>> {
-    let mut module = wat::parse_str(module)?;
-    let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit/v1"))?;
-    let world = resolve.select_world(&[package], Some("engine"))?;
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false)?;
-    Ok(ComponentEncoder::default().module(&module)?.validate(true).encode()?)
+fn component(name: &str, engine: &str) -> Vec<u8> {
+    const PROBE: &str = r#"{"version":"7"}"#;
+    let description = describe(name)
+        .replace(&format!(r#""engine":"{name}""#), &format!(r#""engine":"{engine}""#))
+        .replace(r#""version":"1""#, r#""version":"1.2.3""#);
+    Guest::new(name).description(description).text(PROBE).probe(answer(PROBE.len())).component()
 }
 
 fn written(workdir: &Workdir, file: &str, bytes: impl AsRef<[u8]>) -> Result<PathBuf> {
@@ -68,7 +32,7 @@ fn a_plugin_of_others_is_installed_used_and_removed() -> Result {
     let workdir = Workdir::new("plugins")?;
     let mut appliance = Appliance::on(&workdir.join("appliance"));
     appliance.start()?;
-    let file = written(&workdir, "cache.wasm", component("cache", "cache")?)?;
+    let file = written(&workdir, "cache.wasm", component("cache", "cache"))?;
     install(&appliance, &file)?.done()?;
     install(&appliance, &file)?.done()?;
     ensure(fs::read_dir(appliance.data().join("plugins"))?.count() == 1, || "not one component is kept".into())?;
@@ -100,14 +64,14 @@ fn what_cannot_be_installed_is_refused_in_words() -> Result {
     let refused = |name: &str, bytes: Vec<u8>, words: &str| {
         install(&appliance, &written(&workdir, name, bytes)?)?.refused(&[words]).map(drop)
     };
-    let good = component("cache", "cache")?;
+    let good = component("cache", "cache");
     refused("text", b"no component".to_vec(), "not a WebAssembly component")?;
     refused("cut", good[..good.len() - 1].to_vec(), "does not compile")?;
     refused("module", b"\0asm\x01\0\0\0".to_vec(), "a core module")?;
     refused("empty", b"\0asm\x0d\0\x01\0".to_vec(), "holdfast:engine/plugin")?;
-    refused("name", component("../up", "cache")?, "its name must be")?;
-    refused("engine", component("other", "postgres")?, "the engine 'postgres' is served")?;
-    refused("clash", component("postgres", "cache")?, "the name 'postgres' is taken")?;
+    refused("name", component("../up", "cache"), "its name must be")?;
+    refused("engine", component("other", "postgres"), "the engine 'postgres' is served")?;
+    refused("clash", component("postgres", "cache"), "the name 'postgres' is taken")?;
     appliance.run(["plugin", "remove", "postgres"])?.refused(&["came with this binary"])?;
     let plugins = appliance.list(&["plugin", "list"])?;
     ensure(plugins.len() == 1, || format!("something was installed: {plugins:?}"))
@@ -118,7 +82,7 @@ fn a_component_that_was_damaged_keeps_nothing_else_from_starting() -> Result {
     let workdir = Workdir::new("damaged-plugin")?;
     let mut appliance = Appliance::on(&workdir.join("appliance"));
     appliance.start()?;
-    let file = written(&workdir, "cache.wasm", component("cache", "cache")?)?;
+    let file = written(&workdir, "cache.wasm", component("cache", "cache"))?;
     install(&appliance, &file)?.done()?;
     appliance.stop()?;
     for kept in fs::read_dir(appliance.data().join("plugins"))? {
@@ -139,7 +103,7 @@ fn a_reborn_appliance_has_its_plugins() -> Result {
     let (vault, kit) = (format!("file://{}", workdir.join("vault").display()), workdir.join("alice.key"));
     appliance.make_recovery_kit(&kit)?;
     appliance.run(["target", "add", "vault", &vault, "--site", "there"])?.done()?;
-    install(&appliance, &written(&workdir, "cache.wasm", component("cache", "cache")?)?)?.done()?;
+    install(&appliance, &written(&workdir, "cache.wasm", component("cache", "cache"))?)?.done()?;
 
     // The catalog is exported soon after, and the export goes to the vault by itself.
     let mut attempt = 0;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Context, Failed};
 use crate::appliance::State;
-use crate::{Error, ErrorKind, clock, instances, jobs, targets};
+use crate::{Error, ErrorKind, clock, instances, jobs, targets, words};
 
 /// What the job's row says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -189,7 +189,7 @@ fn record(
         logical_bytes: inventory.bytes,
         stored_bytes: 0,
         parent: None,
-        warnings: inventory.warnings.clone(),
+        warnings: words::texts(&inventory.warnings),
         verifications: Vec::new(),
         site: instance.site.clone(),
     })

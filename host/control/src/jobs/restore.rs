@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::Context;
 use crate::destination::Directories;
 use crate::resources::CreateRestore;
-use crate::{Error, backups};
+use crate::words::make_harmless;
+use crate::{Error, ErrorKind, backups};
 
 /// What the job's row says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,10 +42,24 @@ pub(crate) async fn write(
     let grants = Grants { current: Some(reader), destination: Some(destination), limits, ..Grants::default() };
     let events = Arc::clone(&watch.events);
     let restored = plugin.run(Call::Restore(serde_json::json!({ "overwrite": false })), grants, watch).await;
-    restored.map_err(|failure| {
-        if let Err(error) = directories.clear() {
-            events.log("error", &format!("what was restored so far could not be removed: {error}"));
+    match restored {
+        Ok(mut document) => {
+            make_harmless(&mut document["notes"]);
+            Ok(document)
         }
-        failure.into()
-    })
+        Err(failure) => {
+            if let Err(error) = clear(directories).await {
+                events.log("error", &format!("what was restored so far could not be removed: {error}"));
+            }
+            Err(failure.into())
+        }
+    }
+}
+
+/// Empties the directories, which may take as long as filling them did.
+async fn clear(directories: &Directories) -> Result<(), Error> {
+    let directories = directories.clone();
+    tokio::task::spawn_blocking(move || directories.clear())
+        .await
+        .map_err(|error| Error::new(ErrorKind::Internal, "internal", format!("removing files ended early: {error}")))?
 }

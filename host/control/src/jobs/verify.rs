@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Context;
 use crate::resources::Verified;
-use crate::{Error, ErrorKind, backups, clock};
+use crate::{Error, ErrorKind, backups, clock, words};
 use holdfast_catalog::{BackupRow, TargetRow};
 
 /// What the job's row says.
@@ -125,14 +125,19 @@ async fn engine(
     let plugins = &context.state.plugins;
     let plugin = plugins.for_backup(&row.engine, repository, reader.component()).await?;
     let grants = Grants { current: Some(reader), limits: plugins.limits(), ..Grants::default() };
-    let document = plugin.run(Call::Verify(serde_json::json!({ "level": "engine" })), grants, context.watch()).await?;
-    serde_json::from_value(document).map_err(|error| {
+    let mut document =
+        plugin.run(Call::Verify(serde_json::json!({ "level": "engine" })), grants, context.watch()).await?;
+    words::make_harmless(&mut document);
+    let mut answer: Answer = serde_json::from_value(document).map_err(|error| {
         Error::new(
             ErrorKind::Internal,
             "plugin-answer",
             format!("the plugin's verification answered what nobody understands: {error}"),
         )
-    })
+    })?;
+    // A check that failed is not outvoted.
+    answer.passed &= answer.checks.iter().all(|check| check.passed);
+    Ok(answer)
 }
 
 /// One line about a proof; heads keep it, so it is bounded.

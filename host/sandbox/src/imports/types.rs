@@ -62,21 +62,22 @@ impl From<ResourceTableError> for CallError {
 
 impl From<Repository> for CallError {
     fn from(error: Repository) -> Self {
-        let told = |code: &str| Error {
+        let told = |code: &str, retryable: bool| Error {
             code: code.to_owned(),
             message: error.to_string(),
             hint: error.hint(),
-            retryable: !error.is_permanent(),
+            retryable,
         };
         match &error {
-            Repository::DuplicatePath { .. } => Self::Refused(told("already-exists")),
-            Repository::NoSuchEntry { .. } => Self::Refused(told("not-found")),
-            Repository::InvalidPath { .. }
+            // What the guest did wrong it will do again.
+            Repository::DuplicatePath { .. } => Self::Refused(told("already-exists", false)),
+            Repository::NoSuchEntry { .. }
+            | Repository::InvalidPath { .. }
             | Repository::InvalidPageSize { .. }
             | Repository::NotAFile { .. }
             | Repository::SizeMismatch { .. }
-            | Repository::AnnotationsTooLong { .. } => Self::Refused(told(error.code())),
-            _ => Self::Failed(told(error.code())),
+            | Repository::AnnotationsTooLong { .. } => Self::Refused(told(error.code(), false)),
+            _ => Self::Failed(told(error.code(), !error.is_permanent())),
         }
     }
 }

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use crate::guest::{
-    CONNECT, DONE, RESULT, Sandbox, WASI, code, component, encode, limit, limited, member, module, watch, with_memory,
-};
+use crate::guest::{CONNECT, DONE, RESULT, Sandbox, code, component, limit, limited, member, watch, with_memory};
 use holdfast_sandbox::{Call, Destination, Failure, Grants, Limits, Member};
+use holdfast_text_guests::Guest;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixListener};
 
@@ -310,7 +309,7 @@ async fn endless_output_ends_and_leaves_no_file() {
 #[tokio::test]
 async fn a_guest_that_sleeps_in_wasi_is_killed() {
     let asleep = "(call $block (call $sleep (i64.const 3600000000000))) unreachable";
-    let guest = encode(&module(8, "", asleep), WASI, "wasi");
+    let guest = Guest::new("guest").probe(asleep).component_with_wasi().into();
     let limits = Limits { wall: Duration::from_millis(50), ..Limits::default() };
     assert_eq!(limit(Sandbox::new().probe(guest, limited(limits)).await), "wall");
 }
