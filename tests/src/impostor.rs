@@ -194,9 +194,13 @@ impl Peer {
         self.message(b'C', b"SELECT\0")
     }
 
-    /// A whole backup of this archive of the data directory, with nothing wrong around it.
-    pub fn send_backup(&mut self, archive: &Tar) -> io::Result<()> {
-        self.begin_backup(&[])?;
+    /// A whole backup of this archive of the data directory and of empty tablespaces, with nothing wrong around it.
+    pub fn send_backup(&mut self, tablespaces: &[(&str, &str)], archive: &Tar) -> io::Result<()> {
+        self.begin_backup(tablespaces)?;
+        for (oid, path) in tablespaces {
+            self.begin_archive(&format!("{oid}.tar"), path)?;
+            self.data(&Tar::default().ended())?;
+        }
         self.begin_archive("base.tar", "")?;
         self.data(&archive.ended())?;
         self.end_backup(&manifest("")?)
@@ -223,7 +227,7 @@ fn setting(statement: &str) -> &'static str {
     match statement.trim_start_matches("SHOW ") {
         "server_version_num" => "150004",
         "block_size" => "8192",
-        "wal_segment_size" => "16MB",
+        "wal_segment_size" => "1MB",
         "segment_size" => "1GB",
         "data_directory" => "/data",
         "config_file" => "/data/postgresql.conf",

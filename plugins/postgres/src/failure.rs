@@ -120,7 +120,8 @@ impl Report {
                  more log was written during the backup than may be kept for it.",
             ),
             "57P01" | "57P02" => later("server-shut-down", "Start the server, and try again."),
-            "58P01" if self.names_log_segment() => later(
+            // Which state it is depends on where the server misses the file.
+            "58P01" | "XX000" if self.names_log_segment() => later(
                 "wal-removed",
                 "Raise max_slot_wal_keep_size, and wal_keep_size or wal_keep_segments, in postgresql.conf: the server removed log that the backup needs.",
             ),
@@ -296,6 +297,12 @@ mod tests {
             (
                 "58P01",
                 "das angeforderte WAL-Segment 000000010000000000000002 wurde schon entfernt",
+                "wal-removed",
+                "max_slot_wal_keep_size",
+            ),
+            (
+                "XX000",
+                "requested WAL segment 000000010000000000000015 has already been removed",
                 "wal-removed",
                 "max_slot_wal_keep_size",
             ),

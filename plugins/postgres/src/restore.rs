@@ -18,6 +18,7 @@ use holdfast_sdk::{Error, Result, job};
 
 use crate::inventory::{self, Details};
 use crate::names;
+use crate::server;
 use configuration::Configuration;
 use layout::{Layout, MAIN};
 
@@ -38,7 +39,8 @@ const SIGNALS: &[&str] = &["standby.signal", "recovery.signal"];
 pub fn restore() -> Result<Restored> {
     let (backup, inventory) = inventory::current()?;
     let details = Details::of(&inventory)?;
-    let layout = Layout::plan(&details.tablespaces, &destination::roots())?;
+    let major = server::major(&inventory.server.version);
+    let layout = Layout::plan(major, &details.tablespaces, &destination::roots())?;
     let restore = Restore {
         configuration: Configuration::find(&backup)?,
         backup: &backup,

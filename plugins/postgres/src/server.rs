@@ -113,6 +113,15 @@ impl Server {
     }
 }
 
+/// The major version of a version in words, such as `15.18` or `18beta1`. One that cannot be read is taken for a new one.
+pub fn major(version: &str) -> u32 {
+    version
+        .split(|character: char| !character.is_ascii_digit())
+        .next()
+        .and_then(|major| major.parse().ok())
+        .unwrap_or(u32::MAX)
+}
+
 fn is_standby<R: Read, W: Write>(session: &mut Wire<R, W>, major: u32) -> Result<bool> {
     // Before 14 a replication connection has no better sign than that every transaction on a standby is read-only.
     let sign = if major >= 14 { "in_hot_standby" } else { "transaction_read_only" };
@@ -200,6 +209,11 @@ mod tests {
         ] {
             assert!(answers(&values).is_err(), "{values:?}");
         }
+    }
+
+    #[test]
+    fn versions_have_a_major_part() {
+        assert_eq!(["9.6.1", "12.22", "18beta1", "devel"].map(major), [9, 12, 18, u32::MAX]);
     }
 
     #[test]

@@ -7,11 +7,12 @@ pub struct Tar(Vec<u8>);
 impl Tar {
     /// What every backup must have, and nothing else.
     pub fn whole() -> Self {
-        let label = b"START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\n";
+        let label = b"START WAL LOCATION: 0/2000028 (file 000000010000000000000020)\nCHECKPOINT LOCATION: 0/2000060\nSTART TIMELINE: 1\n";
+        let log = "pg_wal/000000010000000000000020";
         let whole = Self::default().file("backup_label", label).file("global/pg_control", &[0; 8192]);
         ["PG_VERSION", "postgresql.conf", "pg_hba.conf", "pg_ident.conf"]
             .into_iter()
-            .fold(whole, |whole, name| whole.file(name, b"15\n"))
+            .fold(whole.file(log, &[0; 1 << 20]), |whole, name| whole.file(name, b"15\n"))
     }
 
     /// Adds a file.

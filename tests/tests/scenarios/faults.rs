@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use holdfast_tests::appliance::Appliance;
-use holdfast_tests::cluster::Cluster;
+use holdfast_tests::cluster::{Blueprint, Cluster};
 use holdfast_tests::content::Content;
 use holdfast_tests::proxy::{Fault, Proxy};
 use holdfast_tests::{Attempt, Failure, Result, Workdir, ensure};
@@ -88,6 +88,55 @@ fn a_connection_that_stands_but_says_nothing_fails_the_backup() -> Result {
     ensure(attempt.error.to_string().contains("3 s"), || format!("the limit is not named: {}", attempt.error))?;
     proxy.set(Fault::None);
     Content::of(&cluster)?.must_equal(&restored(&appliance, &appliance.attempt(INSTANCE)?, &workdir)?)
+}
+
+/// Settings of a server that keeps no log that it need not keep.
+const FORGETFUL: &[(&str, &str)] =
+    &[("max_wal_size", "2MB"), ("min_wal_size", "2MB"), ("wal_keep_size", "0"), ("autovacuum", "off")];
+
+/// Writes log, and has the server remove what it need not keep of it.
+fn write_log(cluster: &Cluster) -> Result {
+    let written = || cluster.sql("postgres", "SELECT pg_current_wal_lsn() - '0/0'");
+    let before: f64 = written()?.parse()?;
+    for _ in 0..8 {
+        cluster.pgbench("postgres", &["--transactions=200", "--client=2", "--no-vacuum"])?;
+        cluster.sql("postgres", "SELECT pg_switch_wal(); CHECKPOINT")?;
+    }
+    let bytes = written()?.parse::<f64>()? - before;
+    ensure(bytes > 8e6, || format!("only {bytes} bytes of log were written"))
+}
+
+/// Backs up a server that writes much log in the meantime.
+fn back_up_while_log_is_written(name: &str, more: &[(&str, &str)]) -> Result<(Setting, Attempt)> {
+    let settings = [FORGETFUL, more].concat();
+    let blueprint = Blueprint { initdb: &["--wal-segsize=1"], settings: &settings, ..Blueprint::default() };
+    let setting = Setting::of(name, &blueprint)?;
+    let Setting { cluster, appliance, workdir, .. } = &setting;
+    cluster.fill("postgres", 1)?;
+    let proxy = behind_a_proxy(appliance, cluster, workdir)?;
+    let attempt = disturbed(appliance, &proxy, || write_log(cluster))?;
+    Ok((setting, attempt))
+}
+
+#[test]
+fn log_that_a_backup_needs_is_kept_by_its_slot_under_heavy_writes() -> Result {
+    let (setting, attempt) = back_up_while_log_is_written("log-kept", &[])?;
+    must_balance(&setting.appliance, &attempt, &setting.workdir)
+}
+
+#[test]
+fn log_that_was_recycled_in_a_backup_fails_it() -> Result {
+    let (_setting, attempt) = back_up_while_log_is_written("log-recycled", &[("max_replication_slots", "0")])?;
+    attempt.failed_by("wal-removed").map(drop)
+}
+
+#[test]
+fn a_slot_that_may_keep_too_little_log_fails_the_backup_and_is_found_before() -> Result {
+    let (setting, attempt) = back_up_while_log_is_written("log-bounded", &[("max_slot_wal_keep_size", "1MB")])?;
+    // The server ends the connection; whether its reason arrives before the end is not in its hands.
+    ensure(!attempt.succeeded()?, || format!("it was to fail: {attempt:?}"))?;
+    let check = setting.appliance.json(["instance", "check", INSTANCE])?.to_string();
+    ensure(check.contains("slot-log-limited"), || format!("not found before: {check}"))
 }
 
 /// Restores an attempt's backup, proves it by the engine's rules, starts a server on it, and fails unless pgbench's books balance there.

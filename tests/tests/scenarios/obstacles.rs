@@ -79,3 +79,27 @@ fn a_role_that_may_not_replicate_is_found() -> Result {
     cluster.sql("postgres", "ALTER ROLE keeper REPLICATION")?;
     ensure(appliance.obstacle(INSTANCE)?.is_none(), || "it is still in the way".into())
 }
+
+#[test]
+fn a_server_without_a_slot_to_spare_is_found_and_its_backup_warns() -> Result {
+    let setting =
+        Setting::of("slots", &Blueprint { settings: &[("max_replication_slots", "1")], ..Blueprint::default() })?;
+    let Setting { cluster, appliance, .. } = &setting;
+    setting.register()?;
+    cluster.sql("postgres", "SELECT pg_create_physical_replication_slot('taken')")?;
+    // No obstacle: log that is not removed in the meantime needs no slot.
+    let check = appliance.json(["instance", "check", INSTANCE])?;
+    let problem =
+        check["problems"].as_array().into_iter().flatten().find(|problem| problem["code"] == "no-replication-slot");
+    let helps = problem.is_some_and(|problem| {
+        problem["blocking"] == false && problem["hint"].to_string().contains("max_replication_slots")
+    });
+    ensure(helps, || format!("not found: {check}"))?;
+    let answer = appliance.run(["backup", "create", INSTANCE, "--wait"])?;
+    ensure(answer.code == Some(3) && answer.stderr.contains("no replication slot kept the log"), || {
+        answer.to_string()
+    })?;
+
+    cluster.sql("postgres", "SELECT pg_drop_replication_slot('taken')")?;
+    appliance.back_up(INSTANCE, "primary").map(drop)
+}

@@ -1,5 +1,5 @@
-//! Every version of PostgreSQL that is in use comes back as it was: up to 14 and from 15 on the server speaks another grammar
-//! and sends its archives in another way.
+//! Every version of PostgreSQL that is in use comes back as it was: 12, without a manifest, to 18; up to 14 and from 15 on the server
+//! speaks another grammar and sends its archives in another way.
 
 use std::path::PathBuf;
 
@@ -54,8 +54,13 @@ fn comes_back(major: u32, in_an_odd_place: bool) -> Result {
 }
 
 #[test]
+fn postgresql_12_comes_back_as_it_was() -> Result {
+    comes_back(12, true)
+}
+
+#[test]
 fn postgresql_13_comes_back_as_it_was() -> Result {
-    comes_back(13, false)
+    comes_back(13, true)
 }
 
 #[test]

@@ -5,6 +5,10 @@ use holdfast_sdk::{Error, Result};
 use crate::inventory::Tablespace;
 use crate::names;
 
+/// The first version that reads two backslashes in `tablespace_map` as one. Before it, a backslash is itself unless a line break
+/// follows.
+const DOUBLED_BACKSLASHES: u32 = 14;
+
 /// The root of the data directory.
 pub const MAIN: &str = "";
 
@@ -22,12 +26,13 @@ pub struct Placed {
 /// The places of a restore.
 #[derive(Debug)]
 pub struct Layout {
+    major: u32,
     tablespaces: Vec<Placed>,
 }
 
 impl Layout {
-    /// Gives each tablespace the root that the operator named by its old path.
-    pub fn plan(tablespaces: &[Tablespace], roots: &[(String, String)]) -> Result<Self> {
+    /// Gives each tablespace the root that the operator named by its old path, for a server of this major version.
+    pub fn plan(major: u32, tablespaces: &[Tablespace], roots: &[(String, String)]) -> Result<Self> {
         if !roots.iter().any(|(name, _)| name == MAIN) {
             return Err(Error::new("not-granted", "the job was given no directory to restore to"));
         }
@@ -43,7 +48,7 @@ impl Layout {
             })?;
             Ok(Placed { oid: tablespace.oid, root: Some(name.clone()), path: path.clone() })
         };
-        Ok(Self { tablespaces: tablespaces.iter().map(place).collect::<Result<_>>()? })
+        Ok(Self { major, tablespaces: tablespaces.iter().map(place).collect::<Result<_>>()? })
     }
 
     /// All tablespaces outside of `base` and `global`.
@@ -80,20 +85,20 @@ impl Layout {
     /// The file from which the server makes its links anew, with the new places.
     pub fn tablespace_map(&self) -> String {
         let linked = self.tablespaces.iter().filter(|tablespace| tablespace.root.is_some());
-        linked.map(|tablespace| format!("{} {}\n", tablespace.oid, escape(&tablespace.path))).collect()
+        linked.map(|tablespace| format!("{} {}\n", tablespace.oid, self.escaped(&tablespace.path))).collect()
     }
-}
 
-/// The server ends a path at a line break unless a backslash is before it.
-fn escape(path: &str) -> String {
-    let mut escaped = String::with_capacity(path.len());
-    for character in path.chars() {
-        if matches!(character, '\n' | '\r' | '\\') {
-            escaped.push('\\');
+    /// The server ends a path at a line break unless a backslash is before it.
+    fn escaped(&self, path: &str) -> String {
+        let mut escaped = String::with_capacity(path.len());
+        for character in path.chars() {
+            if matches!(character, '\n' | '\r') || (character == '\\' && self.major >= DOUBLED_BACKSLASHES) {
+                escaped.push('\\');
+            }
+            escaped.push(character);
         }
-        escaped.push(character);
+        escaped
     }
-    escaped
 }
 
 #[cfg(test)]
@@ -112,7 +117,7 @@ mod tests {
     #[test]
     fn entries_find_their_roots() {
         let layout =
-            Layout::plan(&spaces(), &roots(&[("", "/new"), ("/srv/fast", "/new/odd\\place")])).expect("planned");
+            Layout::plan(15, &spaces(), &roots(&[("", "/new"), ("/srv/fast", "/new/odd\\place")])).expect("planned");
         let place = |entry: &str| layout.place(entry).expect("placed");
         assert_eq!(place("data/base/5/1"), Some((String::new(), "base/5/1".into())));
         assert_eq!(place("tablespaces/16385/PG_15/5/1"), Some(("/srv/fast".into(), "PG_15/5/1".into())));
@@ -121,13 +126,15 @@ mod tests {
         assert!(layout.place("tablespaces/1/x").is_err());
         assert_eq!(layout.tablespace_map(), "16385 /new/odd\\\\place\n");
         assert!(layout.has_links());
+        let older = Layout { major: 13, ..layout };
+        assert_eq!(older.tablespace_map(), "16385 /new/odd\\place\n");
     }
 
     #[test]
     fn a_tablespace_without_a_place_is_named() {
-        let error = Layout::plan(&spaces(), &roots(&[("", "/new")])).expect_err("not mapped");
+        let error = Layout::plan(15, &spaces(), &roots(&[("", "/new")])).expect_err("not mapped");
         assert_eq!(error.code, "tablespace-not-mapped");
         assert!(error.hint.is_some_and(|hint| hint.contains("--map /srv/fast=")));
-        assert_eq!(Layout::plan(&[], &[]).expect_err("no root").code, "not-granted");
+        assert_eq!(Layout::plan(15, &[], &[]).expect_err("no root").code, "not-granted");
     }
 }
