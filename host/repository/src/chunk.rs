@@ -11,6 +11,10 @@ const WORTHWHILE: usize = 32;
 pub(crate) const NONCE: usize = 12;
 /// Bytes of a body before those of the plaintext: encoding and length.
 pub(crate) const BODY_HEAD: usize = 5;
+/// Bytes of a delta's body before those of its frame: the base's hash comes too.
+pub(crate) const DELTA_HEAD: usize = BODY_HEAD + 32;
+/// Deltas that lie upon each other at most.
+pub(crate) const DEPTH_MAX: u8 = 8;
 /// Most bytes that sealing adds to a plaintext.
 pub(crate) const OVERHEAD: usize = NONCE + BODY_HEAD + TAG;
 const ASSOCIATED: &[u8] = b"holdfast v1 chunk";
@@ -91,9 +95,9 @@ pub enum ChunkError {
     /// It opens, but it is not as long as the list that names it says.
     #[error("it is not as long as its list says")]
     Length,
-    /// It is a delta.
-    #[error("it is a delta, which this version cannot read")]
-    Delta,
+    /// It is a delta, and what it was made against is not what the index names, or the other way round.
+    #[error("it is not a delta to what its index says")]
+    Base,
     /// The compressor failed.
     #[error("compression failed: {0}")]
     Compression(#[from] std::io::Error),
@@ -105,28 +109,34 @@ impl From<seal::DoesNotOpen> for ChunkError {
     }
 }
 
-/// Seals and opens chunks one after the other with the same contexts and buffers.
+/// What one thread seals and opens chunks with.
 pub(crate) struct ChunkCodec {
-    compressor: zstd::bulk::Compressor<'static>,
-    level: i32,
-    compressed: Vec<u8>,
-    sealed: Vec<u8>,
+    pub(crate) sealer: ChunkSealer,
     pub(crate) opener: ChunkOpener,
 }
 
 impl ChunkCodec {
     pub(crate) fn new() -> Result<Self, std::io::Error> {
+        Ok(Self { sealer: ChunkSealer::new()?, opener: ChunkOpener::new()? })
+    }
+}
+
+/// Seals chunks one after the other with the same contexts and buffers.
+pub(crate) struct ChunkSealer {
+    compressor: zstd::bulk::Compressor<'static>,
+    level: i32,
+    compressed: Vec<u8>,
+    sealed: Vec<u8>,
+}
+
+impl ChunkSealer {
+    pub(crate) fn new() -> Result<Self, std::io::Error> {
         let level = zstd::DEFAULT_COMPRESSION_LEVEL;
-        Ok(Self {
-            compressor: zstd::bulk::Compressor::new(level)?,
-            level,
-            compressed: Vec::new(),
-            sealed: Vec::new(),
-            opener: ChunkOpener::new()?,
-        })
+        let compressor = zstd::bulk::Compressor::new(level)?;
+        Ok(Self { compressor, level, compressed: Vec::new(), sealed: Vec::new() })
     }
 
-    /// The sealed form of a plaintext, compressed at zstd's `level` where that is worthwhile. It lies in the codec's
+    /// The sealed form of a plaintext, compressed at zstd's `level` where that is worthwhile. It lies in the sealer's
     /// buffer, for the caller to copy to where it belongs.
     pub(crate) fn seal(&mut self, hash: &ChunkHash, plaintext: &[u8], level: i32) -> Result<&[u8], ChunkError> {
         if plaintext.len() > PLAIN_MAX {
@@ -136,16 +146,27 @@ impl ChunkCodec {
         let saved = plaintext.len().saturating_sub(self.compressed.len());
         let (encoding, body) =
             if saved > plaintext.len() / WORTHWHILE { (ZSTD, &self.compressed[..]) } else { (RAW, plaintext) };
-        let nonce: [u8; NONCE] = seal::random();
-        let sealed = &mut self.sealed;
-        sealed.clear();
-        sealed.reserve(body.len() + OVERHEAD);
-        sealed.extend(nonce);
-        sealed.push(encoding);
-        sealed.extend((plaintext.len() as u32).to_le_bytes());
-        sealed.extend(body);
-        seal::seal_once(&hash.key().0, nonce, &associated(&hash.id()), sealed, NONCE);
-        Ok(sealed)
+        Ok(seal_body(&mut self.sealed, hash, (encoding, plaintext.len()), &[body]))
+    }
+
+    /// The sealed form of a plaintext as a delta: it opens together with the chunk `base` only, whose plaintext is `prefix`.
+    pub(crate) fn seal_delta(
+        &mut self,
+        hash: &ChunkHash,
+        plaintext: &[u8],
+        (base, prefix): (&ChunkHash, &[u8]),
+        level: i32,
+    ) -> Result<&[u8], ChunkError> {
+        if plaintext.len() > PLAIN_MAX {
+            return Err(ChunkError::Body);
+        }
+        // A context of its own, because it borrows the prefix; it is gone before the prefix is.
+        let mut compressor = zstd::bulk::Compressor::new(level)?;
+        compressor.context_mut().ref_prefix(prefix).map_err(zstd_failure)?;
+        self.compressed.clear();
+        self.compressed.reserve(zstd::zstd_safe::compress_bound(plaintext.len()));
+        compressor.compress_to_buffer(plaintext, &mut self.compressed)?;
+        Ok(seal_body(&mut self.sealed, hash, (DELTA, plaintext.len()), &[&base.0, &self.compressed]))
     }
 
     fn compress(&mut self, plaintext: &[u8], level: i32) -> Result<(), std::io::Error> {
@@ -157,6 +178,29 @@ impl ChunkCodec {
         self.compressed.reserve(zstd::zstd_safe::compress_bound(plaintext.len()));
         self.compressor.compress_to_buffer(plaintext, &mut self.compressed).map(drop)
     }
+}
+
+/// Seals a body whose bytes are these parts. The buffer's earlier content is gone.
+fn seal_body<'b>(
+    sealed: &'b mut Vec<u8>,
+    hash: &ChunkHash,
+    (encoding, plain_length): (u8, usize),
+    parts: &[&[u8]],
+) -> &'b [u8] {
+    let nonce: [u8; NONCE] = seal::random();
+    sealed.clear();
+    sealed.reserve(parts.iter().map(|part| part.len()).sum::<usize>() + OVERHEAD);
+    sealed.extend(nonce);
+    sealed.push(encoding);
+    sealed.extend((plain_length as u32).to_le_bytes());
+    parts.iter().for_each(|part| sealed.extend(*part));
+    seal::seal_once(&hash.key().0, nonce, &associated(&hash.id()), sealed, NONCE);
+    sealed
+}
+
+/// What zstd's own interface says of a failure.
+pub(crate) fn zstd_failure(code: zstd::zstd_safe::ErrorCode) -> std::io::Error {
+    std::io::Error::other(zstd::zstd_safe::get_error_name(code))
 }
 
 /// What a chunk is sealed with besides its key: it opens under its own id only.
@@ -190,7 +234,7 @@ mod tests {
     fn a_body_is_encoding_length_and_bytes_under_the_chunk_key() {
         let mut codec = ChunkCodec::new().unwrap();
         let hash = secrets().hash(ChunkKind::Data, b"incompressible");
-        let sealed = codec.seal(&hash, b"incompressible", 1).unwrap();
+        let sealed = codec.sealer.seal(&hash, b"incompressible", 1).unwrap();
         let mut body = sealed[NONCE..].to_vec();
         let associated = [b"holdfast v1 chunk", &hash.id().0[..]].concat();
         let opened = seal::open_once(&hash.key().0, sealed[..NONCE].try_into().unwrap(), &associated, &mut body);
@@ -206,9 +250,9 @@ mod tests {
         for (plaintext, is_raw) in [(mostly_noise, true), (half_noise, false)] {
             let hash = secrets().hash(ChunkKind::Data, &plaintext);
             for level in [1, 3, 19, 2] {
-                let sealed = codec.seal(&hash, &plaintext, level).unwrap().to_vec();
+                let sealed = codec.sealer.seal(&hash, &plaintext, level).unwrap().to_vec();
                 assert_eq!(sealed.len() == plaintext.len() + OVERHEAD, is_raw);
-                assert_eq!(codec.opener.open(&secrets(), ChunkKind::Data, &hash, &sealed).unwrap(), plaintext);
+                assert_eq!(codec.opener.open(&secrets(), ChunkKind::Data, &hash, &[&sealed[..]]).unwrap(), plaintext);
             }
         }
     }

@@ -10,7 +10,7 @@ use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use crate::chunk::ChunkId;
 use crate::envelope::Envelope;
 use crate::format::directory::StoredRecord;
-use crate::format::head::Object;
+use crate::format::head::{DELTAS, Object};
 use crate::format::manifest::BackupClear;
 use crate::format::refs::Refs;
 use crate::format::{Kind, path};
@@ -29,6 +29,8 @@ struct Plan {
     relied_on: BTreeSet<Digest>,
     /// Indexes that tell where its chunks lie here.
     indexes: Vec<Digest>,
+    /// Feature bits that a reader must know.
+    incompatible: u64,
 }
 
 impl Repository {
@@ -65,6 +67,7 @@ impl Repository {
                 records: vec![StoredRecord::clone(record)],
                 removed: Vec::new(),
                 relied_on: plan.relied_on.clone(),
+                incompatible: plan.incompatible,
             }))
         })
         .await?;
@@ -83,14 +86,21 @@ impl Repository {
         let mut packs = BTreeMap::new();
         let mut relied_on = BTreeSet::new();
         let mut indexes: BTreeSet<Digest> = BTreeSet::new();
+        let mut incompatible = 0;
         for id in source.chunks_of(from, domain, backup).await? {
-            if let Some(location) = present.find(&id) {
-                // Here the chunk may lie in another pack than there, told of by another index.
-                relied_on.insert(location.pack);
-                indexes.insert(location.index);
+            let is_delta = if let Ok(chain) = present.find_chain(&id) {
+                // Here the chunk may lie in another pack than there, told of by another index, and stand on another base.
+                relied_on.extend(chain.iter().map(|location| location.pack));
+                indexes.extend(chain.iter().map(|location| location.index));
+                chain.len() > 1
             } else {
+                // Refs name bases too: the rest of a chain comes by itself.
                 let location = there.find(&id).ok_or_else(|| Error::ChunkLost { id: hex::encode(id.0) })?;
                 packs.insert(location.pack, from.pack_length(&location.pack).unwrap_or_default());
+                location.base.is_some()
+            };
+            if is_delta {
+                incompatible |= DELTAS;
             }
         }
         let mut objects: Vec<Object> =
@@ -116,7 +126,7 @@ impl Repository {
             }
         }
         indexes.extend(&live.indexes);
-        Ok(Plan { objects, relied_on, indexes: indexes.into_iter().collect() })
+        Ok(Plan { objects, relied_on, indexes: indexes.into_iter().collect(), incompatible })
     }
 
     /// All chunks that a backup holds, by its refs.

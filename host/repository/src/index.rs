@@ -1,4 +1,4 @@
-//! Where the chunks of a domain are: all its indexes in memory, 44 bytes a chunk, in a few sorted runs.
+//! Where the chunks of a domain are: all its indexes in memory, 48 bytes a chunk, in a few sorted runs.
 //!
 //! A record counts only if the heads say that its pack is present and not condemned, so an index copied to another target
 //! may name packs which that target does not hold.
@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::Digest;
-use crate::chunk::ChunkId;
-use crate::format::index::Index;
+use crate::chunk::{ChunkId, DEPTH_MAX};
+use crate::format::index::{Index, LENGTH_MAX, NO_BASE};
 use crate::heads::DomainState;
 
 /// Where a sealed chunk is.
@@ -19,6 +19,10 @@ pub(crate) struct Location {
     pub(crate) index: Digest,
     pub(crate) offset: u32,
     pub(crate) length: u32,
+    /// The chunk that this one is a delta to.
+    pub(crate) base: Option<ChunkId>,
+    /// Deltas below this one.
+    pub(crate) depth: u8,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -26,11 +30,20 @@ struct Located {
     id: ChunkId,
     source: u32,
     offset: u32,
-    length: u32,
+    /// As in a stored record: the depth is in the upper byte.
+    length_and_depth: u32,
+    /// Number in the table of bases.
+    base: u32,
+}
+
+impl Located {
+    fn depth(&self) -> u8 {
+        (self.length_and_depth >> 24) as u8
+    }
 }
 
 /// A pack as one index tells of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Source {
     pack: Digest,
     index: Digest,
@@ -41,6 +54,8 @@ struct Source {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct IndexTable {
     sources: Vec<Source>,
+    /// The bases that indexes name, one behind the other.
+    bases: Arc<Vec<ChunkId>>,
     /// Each sorted by id, the longest first.
     runs: Vec<Arc<Vec<Located>>>,
     loaded: HashSet<Digest>,
@@ -60,11 +75,14 @@ impl IndexTable {
         let first = self.sources.len() as u32;
         let source = |pack: &Digest| Source { pack: *pack, index: digest, is_live: false };
         self.sources.extend(index.packs.iter().map(source));
+        let first_base = self.bases.len() as u32;
+        Arc::make_mut(&mut self.bases).extend(&index.bases);
         let located = index.records.iter().map(|record| Located {
             id: record.id,
             source: first + record.pack,
             offset: record.offset,
-            length: record.length,
+            length_and_depth: record.length | u32::from(record.depth) << 24,
+            base: if record.base == NO_BASE { NO_BASE } else { first_base + record.base },
         });
         self.runs.push(Arc::new(located.collect()));
         self.loaded.insert(digest);
@@ -84,19 +102,43 @@ impl IndexTable {
         self.sources.iter_mut().for_each(|source| source.is_live = state.is_live(&source.pack));
     }
 
-    /// Where a chunk is, if a pack that counts holds it.
+    /// Where a chunk is, if a pack that counts holds it: the copy of the least depth, which is read the fastest.
     pub(crate) fn find(&self, id: &ChunkId) -> Option<Location> {
-        self.runs.iter().find_map(|run| {
+        let copies = self.runs.iter().flat_map(|run| {
             let first = run.partition_point(|located| located.id < *id);
-            let equal = run[first..].iter().take_while(|located| located.id == *id);
-            equal.filter_map(|located| self.locate(located)).next()
-        })
+            run[first..].iter().take_while(|located| located.id == *id)
+        });
+        copies.filter(|located| self.is_live(located)).min_by_key(|located| located.depth()).map(|it| self.locate(it))
     }
 
-    fn locate(&self, located: &Located) -> Option<Location> {
-        let source = self.sources.get(located.source as usize).filter(|source| source.is_live)?;
-        let (offset, length) = (located.offset, located.length);
-        Some(Location { pack: source.pack, index: source.index, offset, length })
+    /// Where a chunk is and, behind it, each base that it takes to open it.
+    ///
+    /// Errors: the id of a chunk that is in no pack that counts, or of one that begins too long a chain.
+    pub(crate) fn find_chain(&self, id: &ChunkId) -> Result<Vec<Location>, ChunkId> {
+        let mut chain = Vec::with_capacity(1);
+        let mut next = Some(*id);
+        while let Some(id) = next {
+            let location = self.find(&id).filter(|_| chain.len() <= DEPTH_MAX.into()).ok_or(id)?;
+            next = location.base;
+            chain.push(location);
+        }
+        Ok(chain)
+    }
+
+    fn is_live(&self, located: &Located) -> bool {
+        self.sources[located.source as usize].is_live
+    }
+
+    fn locate(&self, located: &Located) -> Location {
+        let Source { pack, index, .. } = self.sources[located.source as usize];
+        Location {
+            pack,
+            index,
+            offset: located.offset,
+            length: located.length_and_depth & LENGTH_MAX,
+            base: self.bases.get(located.base as usize).copied(),
+            depth: located.depth(),
+        }
     }
 
     /// The packs that its indexes tell of, whether they count or not.
@@ -106,7 +148,7 @@ impl IndexTable {
 
     /// How many different chunks are in packs that count.
     pub(crate) fn chunks(&self) -> u64 {
-        let live = self.runs.iter().flat_map(|run| run.iter()).filter(|located| self.locate(located).is_some());
+        let live = self.runs.iter().flat_map(|run| run.iter()).filter(|located| self.is_live(located));
         let mut ids: Vec<_> = live.map(|located| located.id).collect();
         ids.sort_unstable();
         ids.dedup();
@@ -171,6 +213,36 @@ mod tests {
             base: NO_BASE,
         };
         Index { packs: vec![Digest([pack; 32])], records: ids.map(record).collect(), ..Index::default() }
+    }
+
+    #[test]
+    fn the_shallowest_copy_is_found_and_a_chain_ends() {
+        let id = |number: u8| ChunkId([number; 32]);
+        let record = |chunk: u8, depth: u8, base: u32| Record {
+            id: id(chunk),
+            pack: 0,
+            offset: chunk.into(),
+            length: 9,
+            depth,
+            base,
+        };
+        let index = |pack: u8, bases: Vec<ChunkId>, records: Vec<Record>| Index {
+            packs: vec![Digest([pack; 32])],
+            bases,
+            records,
+            ..Index::default()
+        };
+        let mut table = IndexTable::default();
+        table.add(Digest([101; 32]), index(1, vec![id(9)], vec![record(5, 0, NO_BASE), record(7, 1, 0)]));
+        table.add(Digest([102; 32]), index(2, vec![id(7), id(8)], vec![record(4, 2, 0), record(5, 2, 0)]));
+        table.add(Digest([103; 32]), index(3, vec![id(9), id(8)], vec![record(8, 1, 0), record(9, 1, 1)]));
+        table.refresh(&state(&[1, 2, 3]));
+        assert_eq!(table.find(&id(5)).unwrap().depth, 0);
+        assert_eq!(table.find(&id(4)).unwrap().base, Some(id(7)));
+        assert_eq!(table.find_chain(&id(8)), Err(id(8)), "8 and 9 are each the other's base");
+        table.refresh(&state(&[2]));
+        assert_eq!(table.find(&id(5)).unwrap().base, Some(id(7)), "the copy that is left is a delta");
+        assert_eq!(table.find_chain(&id(5)), Err(id(7)));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::Digest;
 use crate::chunk::ChunkId;
-use crate::format::index::{NO_BASE, RECORD, Record, encode_footer};
+use crate::format::index::{NO_BASE, Record, encode_footer, footer_length};
 use crate::format::{Kind, PREAMBLE};
 use crate::seal::{self, Purpose, Secret};
 
@@ -20,6 +20,15 @@ const ROOM: usize = (32 << 20) + 1;
 pub(crate) struct PackBuilder {
     bytes: Vec<u8>,
     records: Vec<Record>,
+    bases: Vec<ChunkId>,
+}
+
+/// The base of a delta.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Base {
+    pub(crate) id: ChunkId,
+    /// Of the delta: one more than its base's.
+    pub(crate) depth: u8,
 }
 
 /// A complete pack.
@@ -29,6 +38,8 @@ pub(crate) struct Pack {
     pub(crate) bytes: Bytes,
     /// In the order of the chunks; their pack number is 0.
     pub(crate) records: Vec<Record>,
+    /// What the records' numbers of bases mean.
+    pub(crate) bases: Vec<ChunkId>,
 }
 
 impl PackBuilder {
@@ -37,7 +48,7 @@ impl PackBuilder {
         bytes.clear();
         bytes.reserve(ROOM);
         bytes.extend(Kind::Pack.preamble());
-        Self { bytes, records: Vec::new() }
+        Self { bytes, records: Vec::new(), bases: Vec::new() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -46,23 +57,25 @@ impl PackBuilder {
 
     /// Whether one more sealed chunk keeps the pack within its limit.
     pub(crate) fn has_room(&self, sealed: usize) -> bool {
-        let footer = 8 + (self.records.len() + 1) * RECORD;
+        let footer = footer_length(self.records.len() + 1, self.bases.len() + 1);
         self.bytes.len() + sealed + footer + seal::part_overhead(footer) + 4 <= PACK_MAX
     }
 
-    pub(crate) fn push(&mut self, id: ChunkId, sealed: &[u8]) {
+    pub(crate) fn push(&mut self, id: ChunkId, sealed: &[u8], base: Option<Base>) {
         let (offset, length) = (self.bytes.len() as u32, sealed.len() as u32);
-        self.records.push(Record { id, pack: 0, offset, length, depth: 0, base: NO_BASE });
+        let (depth, number) = base.map_or((0, NO_BASE), |base| (base.depth, self.bases.len() as u32));
+        self.bases.extend(base.map(|base| base.id));
+        self.records.push(Record { id, pack: 0, offset, length, depth, base: number });
         self.bytes.extend(sealed);
     }
 
     pub(crate) fn finish(mut self, index_key: &Secret) -> Pack {
         let footer_start = self.bytes.len();
         let purpose = Purpose::object(Kind::Pack, &self.bytes[..PREAMBLE]);
-        seal::seal_part(&mut self.bytes, index_key, &purpose, &encode_footer(&self.records));
+        seal::seal_part(&mut self.bytes, index_key, &purpose, &encode_footer(&self.records, &self.bases));
         let footer = (self.bytes.len() - footer_start) as u32;
         self.bytes.extend(footer.to_le_bytes());
-        Pack { digest: Digest::of(&self.bytes), bytes: self.bytes.into(), records: self.records }
+        Pack { digest: Digest::of(&self.bytes), bytes: self.bytes.into(), records: self.records, bases: self.bases }
     }
 }
 
@@ -75,16 +88,18 @@ mod tests {
     fn a_pack_describes_itself() {
         let key = Secret([1; 32]);
         let mut builder = PackBuilder::new(Vec::new());
-        builder.push(ChunkId([2; 32]), b"first");
-        builder.push(ChunkId([1; 32]), b"second");
+        let base = Base { id: ChunkId([3; 32]), depth: 2 };
+        builder.push(ChunkId([2; 32]), b"first", None);
+        builder.push(ChunkId([1; 32]), b"second", Some(base));
         let pack = builder.finish(&key);
         let (rest, length) = pack.bytes.split_last_chunk::<4>().unwrap();
         let (chunks, footer) = rest.split_at(rest.len() - u32::from_le_bytes(*length) as usize);
         assert_eq!(chunks, b"HFST\x02\x01\0\0firstsecond");
         let purpose = Purpose::object(Kind::Pack, b"HFST\x02\x01\0\0");
         let (records, bases) = decode_footer(&seal::open_part(&key, &purpose, footer).unwrap()).unwrap();
-        assert_eq!((records.clone(), bases), (pack.records, Vec::new()));
-        assert_eq!((records[1].offset, records[1].length), (13, 6));
+        assert_eq!((records.clone(), bases), (pack.records, vec![base.id]));
+        assert_eq!((records[1].offset, records[1].length, records[1].depth, records[1].base), (13, 6, 2, 0));
+        assert_eq!((records[0].depth, records[0].base), (0, NO_BASE));
         assert_eq!(pack.digest, Digest::of(&pack.bytes));
     }
 
@@ -93,7 +108,7 @@ mod tests {
         let mut builder = PackBuilder::new(Vec::new());
         let sealed = vec![0; 25_000];
         while builder.has_room(sealed.len()) {
-            builder.push(ChunkId([0; 32]), &sealed);
+            builder.push(ChunkId([0; 32]), &sealed, None);
         }
         let pack = builder.finish(&Secret([1; 32]));
         assert!(pack.bytes.len() <= PACK_MAX && pack.bytes.len() > PACK_MAX - 2 * sealed.len());

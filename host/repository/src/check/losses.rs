@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use super::{Damage, Loss};
 use crate::format::path;
 use crate::heads::DomainState;
-use crate::index::IndexTable;
+use crate::index::{IndexTable, Location};
 use crate::repository::Repository;
 use crate::{BackupId, Digest, DomainId, Error};
 
@@ -46,7 +46,8 @@ impl Repository {
             Ok(ids) => ids,
             Err(error) => return self.finding(domain, &own, error).await.map(|_| true),
         };
-        Ok(ids.iter().any(|id| index.find(id).is_none_or(|location| suspects.contains(&location.pack))))
+        let is_suspect = |chain: Vec<Location>| chain.iter().any(|location| suspects.contains(&location.pack));
+        Ok(ids.iter().any(|id| index.find_chain(id).map_or(true, is_suspect)))
     }
 
     async fn losses_of(

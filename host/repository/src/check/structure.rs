@@ -106,7 +106,7 @@ impl Repository {
                 return self.finding(domain, &path, error).await.map(|_| None);
             }
         };
-        let lost = ids.iter().filter(|id| table.find(id).is_none()).count();
+        let lost = ids.iter().filter(|id| table.find_chain(id).is_err()).count();
         Ok((lost > 0).then(|| Damage {
             path: path::manifest(domain, backup),
             code: "lost-chunk".into(),

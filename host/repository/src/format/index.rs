@@ -2,7 +2,7 @@
 
 use super::cbor::structure;
 use super::{Malformed, put_header, split_header, split_pieces, split_u32};
-use crate::chunk::ChunkId;
+use crate::chunk::{ChunkId, DEPTH_MAX};
 use crate::{Digest, DomainId};
 
 /// Bytes of a stored record.
@@ -10,7 +10,7 @@ pub(crate) const RECORD: usize = 48;
 /// [`Record::base`] of a chunk that is no delta.
 pub(crate) const NO_BASE: u32 = u32::MAX;
 /// Largest sealed length that a record can tell.
-const LENGTH_MAX: u32 = 0xff_ffff;
+pub(crate) const LENGTH_MAX: u32 = 0xff_ffff;
 
 structure! {
     /// The clear part of an index.
@@ -120,18 +120,29 @@ impl Index {
 fn split_records(bytes: &[u8], count: u64, packs: usize, bases: usize) -> Result<(Vec<Record>, &[u8]), Malformed> {
     let (records, rest) = split_pieces::<RECORD>(bytes, count)?;
     let records: Vec<_> = records.iter().map(Record::decode).collect();
-    let sound =
-        |record: &Record| (record.pack as usize) < packs && (record.base == NO_BASE || (record.base as usize) < bases);
+    let sound = |record: &Record| {
+        let is_whole = record.base == NO_BASE;
+        (record.pack as usize) < packs
+            && is_whole == (record.depth == 0)
+            && (is_whole || (record.base as usize) < bases)
+            && record.depth <= DEPTH_MAX
+    };
     if records.iter().all(sound) { Ok((records, rest)) } else { Err(Malformed("a record names what is not there")) }
 }
 
-/// The plaintext of a pack's footer: its records in the order of the chunks.
-pub(crate) fn encode_footer(records: &[Record]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(8 + records.len() * RECORD);
+/// The plaintext of a pack's footer: its records in the order of the chunks, and the bases that they name.
+pub(crate) fn encode_footer(records: &[Record], bases: &[ChunkId]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(footer_length(records.len(), bases.len()));
     out.extend((records.len() as u32).to_le_bytes());
-    out.extend(0_u32.to_le_bytes());
+    out.extend((bases.len() as u32).to_le_bytes());
+    bases.iter().for_each(|base| out.extend(base.0));
     records.iter().for_each(|record| out.extend(record.encode()));
     out
+}
+
+/// Bytes of such a plaintext.
+pub(crate) fn footer_length(records: usize, bases: usize) -> usize {
+    8 + bases * 32 + records * RECORD
 }
 
 /// Reads a footer's plaintext back: the records, and the bases that they name.
@@ -151,14 +162,20 @@ mod tests {
     use super::*;
 
     fn record(id: u8, pack: u32) -> Record {
-        Record { id: ChunkId([id; 32]), pack, offset: 0x0102_0304, length: 0x0a_0b0c, depth: 5, base: NO_BASE }
+        Record { id: ChunkId([id; 32]), pack, offset: 0x0102_0304, length: 0x0a_0b0c, depth: 0, base: NO_BASE }
+    }
+
+    /// A delta to the base of number 0.
+    fn delta(id: u8) -> Record {
+        Record { depth: 5, base: 0, ..record(id, 0) }
     }
 
     #[test]
     fn a_record_has_these_bytes() {
-        let expected = ["11".repeat(32), "0700000004030201 0c0b0a05ffffffff".replace(' ', "")].concat();
+        let expected = ["11".repeat(32), "0700000004030201 0c0b0a00ffffffff".replace(' ', "")].concat();
         assert_eq!(hex::encode(record(0x11, 7).encode()), expected);
         assert_eq!(Record::decode(&record(0x11, 7).encode()), record(0x11, 7));
+        assert_eq!(hex::encode(&delta(0x11).encode()[40..]), "0c0b0a0500000000");
     }
 
     #[test]
@@ -173,9 +190,15 @@ mod tests {
     #[test]
     fn unsound_indexes_are_refused() {
         let packs = vec![Digest([9; 32])];
-        for records in [vec![record(1, 1)], vec![record(2, 0), record(1, 0)], vec![Record { base: 0, ..record(1, 0) }]]
-        {
-            let index = Index { packs: packs.clone(), records, ..Index::default() };
+        for records in [
+            vec![record(1, 1)],
+            vec![record(2, 0), record(1, 0)],
+            vec![Record { base: 1, ..delta(1) }],
+            vec![Record { base: NO_BASE, ..delta(1) }],
+            vec![Record { depth: 0, ..delta(1) }],
+            vec![Record { depth: 9, ..delta(1) }],
+        ] {
+            let index = Index { packs: packs.clone(), bases: vec![ChunkId([7; 32])], records, ..Index::default() };
             assert!(Index::decode(&index.encode()).is_err());
         }
         let sound = Index { packs, records: vec![record(1, 0)], ..Index::default() }.encode();
@@ -186,8 +209,12 @@ mod tests {
 
     #[test]
     fn a_footer_has_these_bytes() {
-        let footer = encode_footer(&[record(1, 0)]);
-        assert_eq!(hex::encode(&footer), ["0100000000000000".to_owned(), hex::encode(record(1, 0).encode())].concat());
-        assert_eq!(decode_footer(&footer), Ok((vec![record(1, 0)], Vec::new())));
+        for (record, bases) in [(record(1, 0), Vec::new()), (delta(1), vec![ChunkId([7; 32])])] {
+            let footer = encode_footer(&[record], &bases);
+            let count = format!("01000000{:02x}000000", bases.len());
+            let expected = [count, "07".repeat(32 * bases.len()), hex::encode(record.encode())].concat();
+            assert_eq!(hex::encode(&footer), expected);
+            assert_eq!(decode_footer(&footer), Ok((vec![record], bases)));
+        }
     }
 }

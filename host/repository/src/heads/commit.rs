@@ -30,6 +30,8 @@ pub(crate) struct Change {
     pub(crate) removed: Vec<(BackupId, u64)>,
     /// Packs that must not be condemned meanwhile.
     pub(crate) relied_on: BTreeSet<Digest>,
+    /// Feature bits that readers of its backups must know.
+    pub(crate) incompatible: u64,
 }
 
 impl Repository {
@@ -89,7 +91,7 @@ impl Repository {
             epoch,
             writer: self.inner.writer,
             written_ms: now_ms(),
-            incompatible: 0,
+            incompatible: change.incompatible,
             compatible: 0,
             checkpoint: false,
             added: change.added,
@@ -138,6 +140,7 @@ fn checkpoint(domain: DomainId, state: &DomainState, plain: Head, change: Direct
     all.apply(domain, plain.clone(), Digest([0; 32]), change);
     let head = Head {
         checkpoint: true,
+        incompatible: all.incompatible,
         added: all.all_objects(domain),
         condemned: all.all_condemned(),
         committed: all.all_committed(),

@@ -31,6 +31,8 @@ pub(crate) struct DomainState {
     pub(crate) epoch: u64,
     /// Generation of the keyring that the heads need.
     pub(crate) keyring: u64,
+    /// Feature bits that a reader must know.
+    pub(crate) incompatible: u64,
     /// Feature bits that a writer must know.
     pub(crate) compatible: u64,
     /// Packs that are present, with their lengths.
@@ -119,6 +121,7 @@ impl DomainState {
         self.tip = Some(Tip { sequence: head.sequence, digest, written_ms: head.written_ms });
         self.epoch = head.epoch;
         self.keyring = self.keyring.max(head.keyring);
+        self.incompatible |= head.incompatible;
         self.compatible |= head.compatible;
         for (path, length, digest) in head.added {
             if path::pack_digest(domain, &path) == Some(digest) {

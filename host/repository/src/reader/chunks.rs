@@ -50,33 +50,35 @@ impl Chunks {
         self.windows.read(&self.place, &path, location.pack, range).await
     }
 
-    pub(super) fn locate(&self, hash: &ChunkHash) -> Result<Location, Error> {
-        let id = hash.id();
-        self.index.find(&id).ok_or_else(|| Error::ChunkLost { id: hex::encode(id.0) })
+    /// Where a chunk is, and each base that it takes to open it.
+    pub(crate) fn locate(&self, hash: &ChunkHash) -> Result<Vec<Location>, Error> {
+        self.index.find_chain(&hash.id()).map_err(|id| Error::ChunkLost { id: hex::encode(id.0) })
     }
 
-    /// Opens a sealed chunk that is as long as `plaintext`.
+    /// Opens a chunk that is as long as `plaintext`, given its sealed bytes and those of its bases.
     pub(super) fn open_into(
         &self,
         opener: &mut ChunkOpener,
         kind: ChunkKind,
         hash: &ChunkHash,
-        sealed: &[u8],
+        chain: &[Bytes],
         plaintext: &mut [u8],
     ) -> Result<(), Error> {
-        opener.open_into(&self.secrets, kind, hash, sealed, plaintext).map_err(broken(hash))
+        opener.open_into(&self.secrets, kind, hash, chain, plaintext).map_err(broken(hash))
     }
 
-    /// One list or table chunk.
+    /// One list or table chunk, or a data chunk that is read for itself.
     pub(super) async fn fetch(self: &std::sync::Arc<Self>, kind: ChunkKind, hash: ChunkHash) -> Result<Bytes, Error> {
         if let Some(kept) = self.kept(&hash) {
             return Ok(kept);
         }
-        let location = self.locate(&hash)?;
-        let range = u64::from(location.offset)..u64::from(location.offset) + u64::from(location.length);
-        let sealed = self.sealed(&location, range).await?;
+        let mut chain = Vec::with_capacity(1);
+        for location in self.locate(&hash)? {
+            let range = u64::from(location.offset)..u64::from(location.offset) + u64::from(location.length);
+            chain.push(self.sealed(&location, range).await?);
+        }
         let chunks = std::sync::Arc::clone(self);
-        let opened = self.pool.run(move |codec| codec.opener.open(&chunks.secrets, kind, &hash, &sealed)).await?;
+        let opened = self.pool.run(move |codec| codec.opener.open(&chunks.secrets, kind, &hash, &chain)).await?;
         let opened = Bytes::from(opened.map_err(broken(&hash))?);
         self.keep(hash, opened.clone());
         Ok(opened)

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::chunks::Chunks;
-use super::plan::{Plan, Planned, Run};
+use super::plan::{Fetches, Plan, Planned};
 use crate::Error;
 use crate::chunk::ChunkKind;
 use crate::tree::{Node, Tree};
@@ -86,42 +86,37 @@ impl ReadAhead {
 
     async fn schedule(&mut self, chunks: &Arc<Chunks>, range: &Range<u64>) -> Result<(), Error> {
         let end = range.end.min(range.start.saturating_add(AHEAD));
-        let plan = Plan::of(chunks, &self.tree, self.scheduled..end).await?;
-        let mut waiting: Vec<Vec<(Planned, Answer)>> = plan.runs.iter().map(|_| Vec::new()).collect();
-        for planned in plan.chunks {
+        let (planned, fetches) = Plan::of(chunks, &self.tree, self.scheduled..end).await?.start(chunks);
+        let mut waiting = Vec::with_capacity(planned.len());
+        for planned in planned {
             let (sender, receiver) = oneshot::channel();
             self.scheduled = planned.node.end;
             self.coming.push_back((planned.node, receiver));
-            waiting[planned.run].push((planned, sender));
+            waiting.push((planned, sender));
         }
-        for (run, waiting) in plan.runs.into_iter().zip(waiting) {
-            chunks.place().runtime().spawn(open(Arc::clone(chunks), run, waiting));
-        }
+        chunks.place().runtime().spawn(open(Arc::clone(chunks), fetches, waiting));
         Ok(())
     }
 }
 
-/// Fetches a run and has every chunk in it opened.
-async fn open(chunks: Arc<Chunks>, run: Run, waiting: Vec<(Planned, Answer)>) {
-    let fetched = match run.fetch(&chunks).await {
-        Ok(fetched) => fetched,
-        Err(error) => {
-            // The first chunk tells the reader, who takes them in order.
-            if let Some((_, sender)) = waiting.into_iter().next() {
-                drop(sender.send(Err(error)));
-            }
-            return;
-        }
-    };
+/// Has chunks opened in order, each when its bytes are here.
+async fn open(chunks: Arc<Chunks>, mut fetches: Fetches, waiting: Vec<(Planned, Answer)>) {
     for (planned, sender) in waiting {
-        let sealed = planned.sealed(&run, &fetched);
+        let chain = match fetches.chain(&planned).await {
+            Ok(chain) => chain,
+            Err(error) => {
+                // The first chunk that cannot be had ends the stream: the reader takes them in order.
+                drop(sender.send(Err(error)));
+                return;
+            }
+        };
         let opener = Arc::clone(&chunks);
         chunks.pool().submit(move |codec| {
             // Whoever went away does not want it any more.
             if !sender.is_closed() {
                 let mut plaintext = vec![0; planned.length()];
                 let opened =
-                    opener.open_into(&mut codec.opener, ChunkKind::Data, &planned.node.hash, &sealed, &mut plaintext);
+                    opener.open_into(&mut codec.opener, ChunkKind::Data, &planned.node.hash, &chain, &mut plaintext);
                 drop(sender.send(opened.map(|()| plaintext.into())));
             }
         });

@@ -1,5 +1,6 @@
 //! Reads one backup from one target. Every byte that leaves was authenticated and compared with its hash.
 
+mod bases;
 mod chunks;
 mod content;
 mod digest;
@@ -13,6 +14,7 @@ mod windows;
 
 use std::sync::Arc;
 
+pub(crate) use bases::{Bases, Chain};
 use chunks::Chunks;
 pub use content::ContentReader;
 use digest::Hasher;

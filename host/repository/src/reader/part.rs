@@ -8,10 +8,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::task::JoinHandle;
 
 use super::chunks::Chunks;
-use super::plan::{Plan, Planned, Run};
+use super::plan::{Fetches, Plan, Planned};
 use crate::Error;
 use crate::chunk::ChunkKind;
 use crate::opener::ChunkOpener;
@@ -48,12 +47,7 @@ pub struct PartReader {
 
 enum Source {
     Inline(Bytes),
-    Chunks { coming: VecDeque<Planned>, runs: Vec<(Run, Fetch)> },
-}
-
-enum Fetch {
-    Coming(JoinHandle<Result<Bytes, Error>>),
-    Here(Bytes),
+    Chunks { coming: VecDeque<Planned>, fetches: Fetches },
 }
 
 impl std::fmt::Debug for PartReader {
@@ -68,13 +62,8 @@ impl PartReader {
     }
 
     pub(super) async fn tree(chunks: Arc<Chunks>, tree: &Tree, range: Range<u64>) -> Result<Self, Error> {
-        let plan = Plan::of(&chunks, tree, range.clone()).await?;
-        let fetch = |run: Run| {
-            let chunks = Arc::clone(&chunks);
-            Fetch::Coming(chunks.place().runtime().clone().spawn(async move { run.fetch(&chunks).await }))
-        };
-        let runs = plan.runs.into_iter().map(|run| (run, fetch(run))).collect();
-        Ok(Self { chunks, source: Source::Chunks { coming: plan.chunks.into(), runs }, range })
+        let (coming, fetches) = Plan::of(&chunks, tree, range.clone()).await?.start(&chunks);
+        Ok(Self { chunks, source: Source::Chunks { coming: coming.into(), fetches }, range })
     }
 
     /// The next bytes, at most a chunk; `None` at the end.
@@ -88,12 +77,11 @@ impl PartReader {
                 room.copy_from_slice(bytes);
                 (0, &*room)
             }
-            Source::Chunks { coming, runs } => {
+            Source::Chunks { coming, fetches } => {
                 let planned = coming.front().ok_or(Error::WorkerStopped)?;
-                let (run, fetch) = &mut runs[planned.run];
-                let sealed = planned.sealed(run, fetch.bytes().await?);
+                let chain = fetches.chain(planned).await?;
                 let (codec, room) = opener.room(planned.length());
-                self.chunks.open_into(codec, ChunkKind::Data, &planned.node.hash, &sealed, room)?;
+                self.chunks.open_into(codec, ChunkKind::Data, &planned.node.hash, &chain, room)?;
                 let start = planned.node.start;
                 coming.pop_front();
                 (start, &*room)
@@ -103,21 +91,5 @@ impl PartReader {
         let piece = &bytes[(self.range.start - start) as usize..(end - start) as usize];
         self.range.start = end;
         Ok(Some(piece))
-    }
-}
-
-impl Fetch {
-    async fn bytes(&mut self) -> Result<&Bytes, Error> {
-        if let Self::Coming(coming) = self {
-            let fetched = coming.await.unwrap_or(Err(Error::RuntimeStopped));
-            // After a failure there are no bytes: who asks again has nothing that opens.
-            let (bytes, failure) = fetched.map_or_else(|error| (Bytes::new(), Err(error)), |bytes| (bytes, Ok(())));
-            *self = Self::Here(bytes);
-            failure?;
-        }
-        match self {
-            Self::Here(bytes) => Ok(bytes),
-            Self::Coming(_) => Err(Error::RuntimeStopped),
-        }
     }
 }

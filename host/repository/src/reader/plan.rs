@@ -1,10 +1,11 @@
-//! What a range of an entry needs: its chunks in order, and the ranges of packs that hold them. Neighbours in a pack are fetched
-//! together, and what several chunks need is fetched once.
+//! What a range of an entry needs: its chunks in order, and the ranges of packs that hold them and their bases. Neighbours in a pack
+//! are fetched together, and what several chunks need is fetched once.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::task::JoinHandle;
 
 use super::chunks::Chunks;
 use crate::chunk::PLAIN_MAX;
@@ -18,21 +19,21 @@ const RUN: u32 = 1 << 20;
 const GAP: u32 = 32 << 10;
 
 /// The chunks of a range, and the runs that hold them.
+#[derive(Default)]
 pub(super) struct Plan {
-    pub(super) chunks: Vec<Planned>,
-    pub(super) runs: Vec<Run>,
+    chunks: Vec<Planned>,
+    runs: Vec<Run>,
 }
 
-/// A chunk, and which run holds it.
+/// A chunk, and which runs hold it and its bases.
 pub(super) struct Planned {
     pub(super) node: Node,
-    pub(super) run: usize,
-    location: Location,
+    chain: Vec<(usize, Location)>,
 }
 
 /// A range of a pack.
 #[derive(Clone, Copy)]
-pub(super) struct Run {
+struct Run {
     first: Location,
     end: u32,
 }
@@ -40,20 +41,26 @@ pub(super) struct Run {
 impl Plan {
     /// Locates the chunks that hold `range`, which is within the tree.
     pub(super) async fn of(chunks: &Arc<Chunks>, tree: &Tree, range: Range<u64>) -> Result<Self, Error> {
-        let mut plan = Self { chunks: Vec::new(), runs: Vec::new() };
+        let mut plan = Self::default();
         let mut at = range.start;
         while at < range.end {
             let node = chunks.leaf(tree, at).await?;
-            if node.end - node.start > PLAIN_MAX as u64 {
-                let id = hex::encode(node.hash.id().0);
-                return Err(Error::damaged(id)(Malformed("its list says that it is longer than a chunk may be")));
-            }
-            let location = chunks.locate(&node.hash)?;
             at = node.end;
-            let run = plan.run_of(location);
-            plan.chunks.push(Planned { node, run, location });
+            plan.add(chunks, node)?;
         }
         Ok(plan)
+    }
+
+    /// Locates one more chunk, and its bases.
+    pub(super) fn add(&mut self, chunks: &Chunks, node: Node) -> Result<(), Error> {
+        if node.end - node.start > PLAIN_MAX as u64 {
+            let id = hex::encode(node.hash.id().0);
+            return Err(Error::damaged(id)(Malformed("its list says that it is longer than a chunk may be")));
+        }
+        let chain = chunks.locate(&node.hash)?;
+        let chain = chain.into_iter().map(|location| (self.run_of(location), location)).collect();
+        self.chunks.push(Planned { node, chain });
+        Ok(())
     }
 
     /// The run that holds this place, or that grows to hold it; a new one if there is none.
@@ -62,6 +69,52 @@ impl Plan {
             self.runs.push(Run { first: location, end: location.offset.saturating_add(location.length) });
             self.runs.len() - 1
         })
+    }
+
+    /// Sends for all runs; the chunks are for the caller to ask for.
+    pub(super) fn start(self, chunks: &Arc<Chunks>) -> (Vec<Planned>, Fetches) {
+        let fetch = |run: Run| {
+            let chunks = Arc::clone(chunks);
+            let coming = chunks.place().runtime().clone().spawn(async move { run.fetch(&chunks).await });
+            (run, Fetch::Coming(coming))
+        };
+        (self.chunks, Fetches(self.runs.into_iter().map(fetch).collect()))
+    }
+}
+
+/// Runs that are on their way, or here.
+pub(super) struct Fetches(Vec<(Run, Fetch)>);
+
+enum Fetch {
+    Coming(JoinHandle<Result<Bytes, Error>>),
+    Here(Bytes),
+}
+
+impl Fetches {
+    /// The sealed bytes of a chunk and of its bases, once they are here.
+    pub(super) async fn chain(&mut self, planned: &Planned) -> Result<Vec<Bytes>, Error> {
+        let mut chain = Vec::with_capacity(planned.chain.len());
+        for (number, location) in &planned.chain {
+            let (run, fetch) = &mut self.0[*number];
+            chain.push(run.cut(location, fetch.bytes().await?));
+        }
+        Ok(chain)
+    }
+}
+
+impl Fetch {
+    async fn bytes(&mut self) -> Result<&Bytes, Error> {
+        if let Self::Coming(coming) = self {
+            let fetched = coming.await.unwrap_or(Err(Error::RuntimeStopped));
+            // After a failure there are no bytes: who asks again has nothing that opens.
+            let (bytes, failure) = fetched.map_or_else(|error| (Bytes::new(), Err(error)), |bytes| (bytes, Ok(())));
+            *self = Self::Here(bytes);
+            failure?;
+        }
+        match self {
+            Self::Here(bytes) => Ok(bytes),
+            Self::Coming(_) => Err(Error::RuntimeStopped),
+        }
     }
 }
 
@@ -77,8 +130,14 @@ impl Run {
     }
 
     /// Reads it.
-    pub(super) async fn fetch(&self, chunks: &Chunks) -> Result<Bytes, Error> {
+    async fn fetch(&self, chunks: &Chunks) -> Result<Bytes, Error> {
         chunks.sealed(&self.first, self.first.offset.into()..self.end.into()).await
+    }
+
+    /// A chunk's sealed bytes in those of the run. A pack that is shorter than its index says gives a chunk that does not open.
+    fn cut(&self, location: &Location, fetched: &Bytes) -> Bytes {
+        let from = (location.offset - self.first.offset) as usize;
+        fetched.slice(from.min(fetched.len())..fetched.len().min(from + location.length as usize))
     }
 }
 
@@ -88,9 +147,8 @@ impl Planned {
         (self.node.end - self.node.start) as usize
     }
 
-    /// Its sealed bytes in those of its run. A pack that is shorter than its index says gives a chunk that does not open.
-    pub(super) fn sealed(&self, run: &Run, fetched: &Bytes) -> Bytes {
-        let from = (self.location.offset - run.first.offset) as usize;
-        fetched.slice(from.min(fetched.len())..fetched.len().min(from + self.location.length as usize))
+    /// The depth of each chunk of its chain.
+    pub(super) fn depths(&self) -> impl Iterator<Item = u8> {
+        self.chain.iter().map(|(_, location)| location.depth)
     }
 }

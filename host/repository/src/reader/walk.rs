@@ -86,7 +86,7 @@ impl Walk<'_> {
 
     async fn is_readable(&self, leaf: &Node) -> Result<bool, Error> {
         let read = match self.chunks.locate(&leaf.hash) {
-            Ok(location) if !self.suspects.contains(&location.pack) => return Ok(true),
+            Ok(chain) if chain.iter().all(|location| !self.suspects.contains(&location.pack)) => return Ok(true),
             Ok(_) => self.chunks.fetch(ChunkKind::Data, leaf.hash).await.map(drop),
             Err(error) => Err(error),
         };

@@ -14,7 +14,7 @@ use crate::envelope::seal_envelope;
 use crate::format::cbor::{self, Blob};
 use crate::format::directory::StoredRecord;
 use crate::format::head::Object;
-use crate::format::index::{Index, IndexClear, Record};
+use crate::format::index::{Index, IndexClear, NO_BASE, Record};
 use crate::format::keys::{Keys, SLOT_ORGANIZATION, Slot};
 use crate::format::manifest::{BackupClear, Manifest};
 use crate::format::refs::Refs;
@@ -63,7 +63,7 @@ impl BackupWriter {
         let mut indexes = settled.indexes;
         indexes.extend(self.put_indexes(&keyring, &mut written, &settled.packed).await?);
         let indexes: Vec<_> = indexes.into_iter().collect();
-        let relied_on = settled.relied_on;
+        let (relied_on, incompatible) = (settled.relied_on, settled.incompatible);
         self.put_refs(&keyring, &mut written, settled.added, settled.adopted).await?;
         self.put_keys(&keyring, &mut written).await?;
         let record = self.complete(record, &table);
@@ -85,6 +85,7 @@ impl BackupWriter {
                     records: vec![StoredRecord::replacing(record.clone(), None)],
                     removed: Vec::new(),
                     relied_on: relied_on.clone(),
+                    incompatible,
                 }))
             })
             .await?;
@@ -230,10 +231,15 @@ impl BackupWriter {
 
 /// One index of these packs.
 fn index_of(packed: &[Packed]) -> Index {
-    let numbered = packed.iter().zip(0..);
-    let mut records: Vec<_> = numbered
-        .flat_map(|(pack, number)| pack.records.iter().map(move |record| Record { pack: number, ..*record }))
-        .collect();
-    records.sort_unstable_by_key(|record| record.id);
-    Index { packs: packed.iter().map(|pack| pack.digest).collect(), records, ..Index::default() }
+    let mut index = Index { packs: packed.iter().map(|pack| pack.digest).collect(), ..Index::default() };
+    for (pack, number) in packed.iter().zip(0..) {
+        let first_base = index.bases.len() as u32;
+        index.bases.extend(&pack.bases);
+        index.records.extend(pack.records.iter().map(|record| {
+            let base = if record.base == NO_BASE { NO_BASE } else { first_base + record.base };
+            Record { pack: number, base, ..*record }
+        }));
+    }
+    index.records.sort_unstable_by_key(|record| record.id);
+    index
 }

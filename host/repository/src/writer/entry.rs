@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 
 use super::chunker::{CONTENT_MAX, cut_by_content, cut_of};
+use super::delta::{Ancestor, Origin};
 use super::pipeline::{Pipeline, RUN};
 use super::{Entries, Slot};
 use crate::chunk::{ChunkHash, ChunkKind};
@@ -32,6 +33,10 @@ pub struct EntryWriter {
     buffer: BytesMut,
     filled: usize,
     received: u64,
+    /// Bytes that were sent on their way.
+    sent: u64,
+    /// What its chunks may be deltas to.
+    ancestor: Option<Arc<Ancestor>>,
     builder: TreeBuilder,
     pending: VecDeque<Pending>,
     has_chunks: bool,
@@ -62,6 +67,7 @@ impl std::fmt::Debug for EntryWriter {
 impl EntryWriter {
     pub(super) fn new(pipeline: Arc<Pipeline>, entries: Arc<Entries>, entry: Entry, class: ContentClass) -> Self {
         let cut = cut_of(class);
+        let ancestor = pipeline.ancestor(&entry.path, cut);
         Self {
             pipeline,
             entries,
@@ -71,6 +77,8 @@ impl EntryWriter {
             buffer: BytesMut::new(),
             filled: 0,
             received: 0,
+            sent: 0,
+            ancestor,
             builder: TreeBuilder::new(cut),
             pending: VecDeque::new(),
             has_chunks: false,
@@ -209,15 +217,17 @@ impl EntryWriter {
     /// Sends chunks of `cut` bytes on their way.
     async fn send(&mut self, run: Bytes, cut: usize) -> Result<(), Error> {
         let length = run.len();
+        let origin = self.ancestor.clone().map(|ancestor| Origin { ancestor, offset: self.sent });
+        self.sent += length as u64;
         let hashes = if length <= cut.min(SHORT) {
             // To hash it here takes less time than to hear of it from a worker, for whom a short entry would have to wait.
             let hash = self.pipeline.hash(ChunkKind::Data, &run);
-            self.pipeline.store(hash, run).await?;
+            self.pipeline.store(hash, run, origin).await?;
             let (sender, hashes) = oneshot::channel();
             let _ = sender.send(vec![hash]);
             hashes
         } else {
-            self.pipeline.store_run(run, cut).await?
+            self.pipeline.store_run(run, cut, origin).await?
         };
         self.has_chunks = true;
         self.pending.push_back(Pending { hashes, cut, length });
@@ -266,7 +276,7 @@ pub(super) type List = (ChunkHash, Bytes);
 
 pub(super) async fn store_lists(pipeline: &Arc<Pipeline>, lists: Vec<List>) -> Result<(), Error> {
     for (hash, list) in lists {
-        pipeline.store(hash, list).await?;
+        pipeline.store(hash, list, None).await?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 
 mod chunker;
 mod commit;
+mod delta;
 mod entry;
 mod packer;
 mod pipeline;
@@ -18,9 +19,10 @@ pub use entry::EntryWriter;
 use pipeline::Pipeline;
 
 use crate::format::entry::{EntryRecord, PATH_MAX, is_valid_path};
+use crate::reader::BackupReader;
 use crate::repository::Repository;
 use crate::seal::Secret;
-use crate::{BackupPlan, ContentClass, Entry, EntryKind, Error};
+use crate::{BackupId, BackupPlan, ContentClass, DomainId, Entry, EntryKind, Error};
 
 /// Largest page size that chunks are aligned to, in bytes.
 const PAGE_MAX: u32 = 1 << 20;
@@ -70,7 +72,11 @@ impl Repository {
             return Err(Error::BackupExists { backup: plan.backup });
         }
         let index = self.index(plan.domain, &state).await?;
-        let pipeline = Pipeline::new(self, plan.domain, index, plan.compression)?;
+        let parent = match plan.parent {
+            Some(parent) => self.open_parent(plan.domain, parent).await?,
+            None => None,
+        };
+        let pipeline = Pipeline::new(self, plan.domain, index, parent, plan.compression)?;
         Ok(BackupWriter {
             repository: self.clone(),
             plan,
@@ -78,6 +84,20 @@ impl Repository {
             pipeline: Arc::new(pipeline),
             entries: Arc::default(),
         })
+    }
+}
+
+impl Repository {
+    /// The backup before. One that was deleted meanwhile or is damaged is none: the new one is stored without it.
+    async fn open_parent(&self, domain: DomainId, parent: BackupId) -> Result<Option<BackupReader>, Error> {
+        match self.open_backup(domain, parent).await {
+            Ok(reader) => Ok(Some(reader)),
+            Err(error) if self.inner.place.is_damage(&error).await => {
+                tracing::warn!(%parent, %error, "the backup before cannot be opened: making no deltas to it");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::Digest;
 use crate::chunk::ChunkId;
 use crate::format::index::Record;
-use crate::pack::PackBuilder;
+use crate::pack::{Base, PackBuilder};
 
 /// The pack that is being filled, and what the full ones hold.
 #[derive(Debug, Default)]
@@ -22,14 +22,16 @@ pub(super) struct Packed {
     pub(super) digest: Digest,
     pub(super) length: u64,
     pub(super) records: Vec<Record>,
+    pub(super) bases: Vec<ChunkId>,
 }
 
 impl Packer {
     /// Appends a sealed chunk; gives back the pack before if the chunk did not fit into it.
-    pub(super) fn add(&mut self, id: ChunkId, sealed: &[u8]) -> Option<PackBuilder> {
+    pub(super) fn add(&mut self, id: ChunkId, sealed: &[u8], base: Option<Base>) -> Option<PackBuilder> {
         let full = self.current.take_if(|pack| !pack.has_room(sealed.len()));
         let spares = &mut self.spares;
-        self.current.get_or_insert_with(|| PackBuilder::new(spares.pop().unwrap_or_default())).push(id, sealed);
+        let current = self.current.get_or_insert_with(|| PackBuilder::new(spares.pop().unwrap_or_default()));
+        current.push(id, sealed, base);
         full
     }
 

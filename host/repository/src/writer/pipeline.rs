@@ -1,27 +1,33 @@
-//! One chunk's way: hash, known?, compress, seal, pack, upload. Bounded by bytes, not by the backup.
+//! One chunk's way: hash, known?, compress, seal, pack, upload. Bounded by bytes, not by the backup. A chunk that is new where an earlier
+//! version may be takes a turn before it is compressed: the version is fetched, and what it becomes a delta to is chosen ([`super::delta`]).
 //!
 //! In memory are at most [`WORK`] bytes of plaintext, a pack that is being filled, and [`UPLOADS`] that are on their way;
 //! their buffers are used again and again. Whoever brings chunks waits; workers never do. The first failure is kept: after
 //! it nothing is accepted any more, and the backup can never commit.
 
 use std::collections::{BTreeSet, HashSet};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
+use super::delta::{Ancestor, Changed, Origin, choose};
 use super::packer::{Packed, Packer};
 use super::pressure::Pressure;
-use crate::chunk::{ChunkCodec, ChunkHash, ChunkId, ChunkKind, ChunkSecrets};
+use crate::chunk::{ChunkCodec, ChunkError, ChunkHash, ChunkId, ChunkKind, ChunkSecrets};
+use crate::format::head::DELTAS;
 use crate::format::path;
-use crate::index::IndexTable;
+use crate::index::{IndexTable, Location};
 use crate::keyring::DomainKeys;
-use crate::pack::PackBuilder;
+use crate::pack::{Base, PackBuilder};
 use crate::place::Place;
 use crate::pool::Pool;
+use crate::reader::{BackupReader, Chain};
 use crate::repository::Repository;
 use crate::seal::Secret;
+use crate::tree::Cut;
 use crate::{Compression, Digest, DomainId, Error};
 
 /// Plaintext that waits for a worker or is at work, in bytes: less than a pack, so that nobody can fill a second one while
@@ -31,6 +37,8 @@ const WORK: usize = 8 << 20;
 pub(super) const RUN: usize = 256 << 10;
 /// Full packs that are on their way before no more chunks are taken.
 const UPLOADS: usize = 2;
+/// Runs whose earlier versions are fetched, or here and not compared yet.
+const FETCHES: usize = 8;
 /// Lengths of buffers that are kept for the next run: whole ones of the usual size.
 const SPARE: std::ops::RangeInclusive<usize> = RUN / 2..=RUN;
 /// Buffers that are kept.
@@ -47,6 +55,8 @@ pub(super) struct Pipeline {
     pub(super) chunker_seed: u64,
     pressure: Pressure,
     index: IndexTable,
+    /// The backup whose chunks new ones may be deltas to.
+    parent: Option<BackupReader>,
     /// Chunks that this backup holds.
     held: Mutex<HashSet<ChunkId>>,
     packer: Mutex<Packer>,
@@ -54,6 +64,8 @@ pub(super) struct Pipeline {
     work: Arc<Semaphore>,
     /// Packs that may be sent on their way.
     uploads: Arc<Semaphore>,
+    /// Runs whose earlier versions may be in memory.
+    fetches: Arc<Semaphore>,
     /// Chunks and packs on their way, and who waits for there to be none.
     outstanding: AtomicUsize,
     all_arrived: Notify,
@@ -96,6 +108,7 @@ impl Pipeline {
         repository: &Repository,
         domain: DomainId,
         index: IndexTable,
+        parent: Option<BackupReader>,
         compression: Compression,
     ) -> Result<Self, Error> {
         let keyring = repository.inner.keyring.current();
@@ -109,10 +122,12 @@ impl Pipeline {
             chunker_seed: keys.chunker_seed(),
             pressure: Pressure::new(compression),
             index,
+            parent,
             held: Mutex::default(),
             packer: Mutex::default(),
             work: Arc::new(Semaphore::new(WORK)),
             uploads: Arc::new(Semaphore::new(UPLOADS)),
+            fetches: Arc::new(Semaphore::new(FETCHES)),
             outstanding: AtomicUsize::new(0),
             all_arrived: Notify::new(),
             failure: Mutex::default(),
@@ -120,6 +135,13 @@ impl Pipeline {
             stored: AtomicU64::new(0),
             spares: Mutex::default(),
         })
+    }
+
+    /// What the chunks of an entry may be deltas to: of pages alone, which stay at their offsets.
+    pub(super) fn ancestor(&self, path: &str, cut: Cut) -> Option<Arc<Ancestor>> {
+        let Cut::Fixed(cut) = cut else { return None };
+        let parent = self.parent.clone()?;
+        Some(Arc::new(Ancestor::new(parent, path.to_owned(), cut)))
     }
 
     /// A chunk's hash.
@@ -133,17 +155,16 @@ impl Pipeline {
         self: &Arc<Self>,
         run: Bytes,
         cut: usize,
+        origin: Option<Origin>,
     ) -> Result<oneshot::Receiver<Vec<ChunkHash>>, Error> {
         let (sender, receiver) = oneshot::channel();
         self.submit(run.len(), move |pipeline, codec| {
             let hashes: Vec<_> = run.chunks(cut).map(|chunk| pipeline.hash(ChunkKind::Data, chunk)).collect();
+            let places = (0..run.len()).step_by(cut).map(|start| start..run.len().min(start + cut));
+            let chunks = hashes.iter().copied().zip(places).collect();
             // An entry that was aborted does not wait for its hashes; its chunks stay, another may hold them too.
-            let _ = sender.send(hashes.clone());
-            for (chunk, hash) in run.chunks(cut).zip(&hashes) {
-                pipeline.keep(codec, hash, chunk)?;
-            }
-            pipeline.take_back(run);
-            Ok(())
+            let _ = sender.send(hashes);
+            pipeline.keep_new(codec, run, chunks, origin)
         })
         .await?;
         Ok(receiver)
@@ -151,20 +172,25 @@ impl Pipeline {
 
     /// Takes a chunk whose hash is known. Nobody waits for it: a failure stops the whole backup. Waits while there is too
     /// much to do.
-    pub(super) async fn store(self: &Arc<Self>, hash: ChunkHash, plaintext: Bytes) -> Result<(), Error> {
+    pub(super) async fn store(
+        self: &Arc<Self>,
+        hash: ChunkHash,
+        plaintext: Bytes,
+        origin: Option<Origin>,
+    ) -> Result<(), Error> {
         self.submit(plaintext.len(), move |pipeline, codec| {
-            pipeline.keep(codec, &hash, &plaintext)?;
-            pipeline.take_back(plaintext);
-            Ok(())
+            let chunks = vec![(hash, 0..plaintext.len())];
+            pipeline.keep_new(codec, plaintext, chunks, origin)
         })
         .await
     }
 
-    /// Queues work on so many bytes of plaintext, once there is room for them.
+    /// Queues work on so many bytes of plaintext, once there is room for them. It may leave chunks to be kept later, when
+    /// what they are deltas to was fetched.
     async fn submit(
         self: &Arc<Self>,
         length: usize,
-        work: impl FnOnce(&Arc<Self>, &mut ChunkCodec) -> Result<(), Error> + Send + 'static,
+        work: impl FnOnce(&Arc<Self>, &mut ChunkCodec) -> Result<Option<Changed>, Error> + Send + 'static,
     ) -> Result<(), Error> {
         self.check()?;
         let permit = self.admit(length).await;
@@ -180,12 +206,34 @@ impl Pipeline {
                 return;
             }
             match work(&pipeline, codec) {
-                Ok(()) => ticket.arrive(),
+                Ok(None) => ticket.arrive(),
+                Ok(Some(changed)) => pipeline.keep_later(changed, (ticket, permit)),
                 Err(error) => pipeline.fail(error),
             }
-            drop(permit);
         });
         Ok(())
+    }
+
+    /// Fetches what was at the places of changed chunks, then has a worker keep them. What holds their room is given back last.
+    fn keep_later(self: &Arc<Self>, changed: Changed, (ticket, permit): (Ticket, OwnedSemaphorePermit)) {
+        let pipeline = Arc::clone(self);
+        self.place.runtime().spawn(async move {
+            let Ok(fetch) = Arc::clone(&pipeline.fetches).acquire_owned().await else { return };
+            let chains = changed.fetch().await;
+            pipeline.pool.clone().submit(move |codec| {
+                let kept = changed.chunks.iter().zip(chains).try_for_each(|((hash, place), chain)| {
+                    pipeline.keep_changed(codec, hash, &changed.run[place.clone()], chain)
+                });
+                match kept {
+                    Ok(()) => {
+                        pipeline.take_back(changed.run);
+                        ticket.arrive();
+                    }
+                    Err(error) => pipeline.fail(error),
+                }
+                drop((permit, fetch));
+            });
+        });
     }
 
     /// Waits until there is room for so many bytes of plaintext, and for the pack that they may fill.
@@ -195,24 +243,70 @@ impl Pipeline {
         Ok(permit)
     }
 
-    /// Compresses, seals and packs a chunk, unless it is there.
-    fn keep(self: &Arc<Self>, codec: &mut ChunkCodec, hash: &ChunkHash, plaintext: &[u8]) -> Result<(), Error> {
-        let id = hash.id();
-        if self.claim(id) {
-            let sealed = codec
-                .seal(hash, plaintext, self.pressure.level())
-                .map_err(|reason| Error::Chunk { id: hex::encode(id.0), reason })?;
-            let full = lock(&self.packer).add(id, sealed);
-            if let Some(full) = full {
-                self.close(full);
-            }
+    /// Keeps those chunks of a run that are not there yet; or says which they are, where they may be deltas to what was there before.
+    fn keep_new(
+        self: &Arc<Self>,
+        codec: &mut ChunkCodec,
+        run: Bytes,
+        mut chunks: Vec<(ChunkHash, Range<usize>)>,
+        origin: Option<Origin>,
+    ) -> Result<Option<Changed>, Error> {
+        chunks.retain(|(hash, _)| self.claim(hash.id()));
+        if let Some(origin) = origin.filter(|_| !chunks.is_empty()) {
+            return Ok(Some(Changed { run, chunks, origin }));
         }
+        for (hash, place) in chunks {
+            self.keep(codec, &hash, &run[place])?;
+        }
+        self.take_back(run);
+        Ok(None)
+    }
+
+    /// Keeps a chunk as a delta to an earlier version of it, if there is one that it resembles; else whole.
+    fn keep_changed(
+        self: &Arc<Self>,
+        codec: &mut ChunkCodec,
+        hash: &ChunkHash,
+        plaintext: &[u8],
+        chain: Option<Chain>,
+    ) -> Result<(), Error> {
+        let Some(chain) = chain else { return self.keep(codec, hash, plaintext) };
+        let ChunkCodec { sealer, opener } = codec;
+        let versions = match opener.open_all(&self.secrets, &chain.hash, &chain.sealed) {
+            Ok(versions) => versions,
+            Err(reason) => {
+                tracing::warn!(chunk = ?chain.hash, %reason, "an earlier version does not open: storing its successor whole");
+                return self.keep(codec, hash, plaintext);
+            }
+        };
+        let known: Vec<_> = chain.depths.iter().copied().zip(versions.iter().map(|one| one.plaintext)).collect();
+        let Some(number) = choose(plaintext, &known) else { return self.keep(codec, hash, plaintext) };
+        let base = &versions[number];
+        let sealed = sealer
+            .seal_delta(hash, plaintext, (&base.hash, base.plaintext), self.pressure.level())
+            .map_err(broken(hash))?;
+        lock(&self.held).extend(versions[number..].iter().map(|version| version.hash.id()));
+        self.pack(hash.id(), sealed, Some(Base { id: base.hash.id(), depth: chain.depths[number] + 1 }));
         Ok(())
     }
 
-    /// Whether this chunk is new: neither met in this backup nor in the repository.
+    /// Compresses, seals and packs a whole chunk.
+    fn keep(self: &Arc<Self>, codec: &mut ChunkCodec, hash: &ChunkHash, plaintext: &[u8]) -> Result<(), Error> {
+        let sealed = codec.sealer.seal(hash, plaintext, self.pressure.level()).map_err(broken(hash))?;
+        self.pack(hash.id(), sealed, None);
+        Ok(())
+    }
+
+    fn pack(self: &Arc<Self>, id: ChunkId, sealed: &[u8], base: Option<Base>) {
+        let full = lock(&self.packer).add(id, sealed, base);
+        if let Some(full) = full {
+            self.close(full);
+        }
+    }
+
+    /// Whether this chunk is new: neither met in this backup nor to be read in the repository.
     fn claim(&self, id: ChunkId) -> bool {
-        lock(&self.held).insert(id) && self.index.find(&id).is_none()
+        lock(&self.held).insert(id) && self.index.find_chain(&id).is_err()
     }
 
     /// Completes a pack and sends it on its way.
@@ -221,7 +315,12 @@ impl Pipeline {
         let upload = Arc::clone(&self.uploads).try_acquire_owned();
         let pack = full.finish(&self.index_key);
         let (path, length) = (path::pack(self.domain, pack.digest), pack.bytes.len() as u64);
-        lock(&self.packer).packed.push(Packed { digest: pack.digest, length, records: pack.records });
+        lock(&self.packer).packed.push(Packed {
+            digest: pack.digest,
+            length,
+            records: pack.records,
+            bases: pack.bases,
+        });
         let ticket = Ticket::new(self);
         let place = self.place.clone();
         self.place.runtime().spawn(async move {
@@ -250,15 +349,21 @@ impl Pipeline {
         let packed = std::mem::take(&mut lock(&self.packer).packed);
         let held = std::mem::take(&mut *lock(&self.held));
         let mut settled = Settled { packed, ..Settled::default() };
+        let mut adopted = HashSet::new();
         for id in held {
-            match self.index.find(&id) {
-                Some(location) => {
-                    settled.adopted.push(id);
-                    settled.indexes.insert(location.index);
-                    settled.relied_on.insert(location.pack);
+            match self.index.find_chain(&id) {
+                Ok(chain) => {
+                    // What a known delta stands on is held as well.
+                    adopted.insert(id);
+                    adopted.extend(chain.iter().filter_map(|location| location.base));
+                    settled.rely_on(&chain);
                 }
-                None => settled.added.push(id),
+                Err(_) => settled.added.push(id),
             }
+        }
+        settled.adopted = adopted.into_iter().collect();
+        if settled.packed.iter().any(|pack| !pack.bases.is_empty()) {
+            settled.incompatible |= DELTAS;
         }
         // Every chunk that was claimed must be in a pack that is durable, or the backup would miss it.
         let recorded: usize = settled.packed.iter().map(|pack| pack.records.len()).sum();
@@ -286,6 +391,7 @@ impl Pipeline {
         self.has_failed.store(true, Ordering::Release);
         self.work.close();
         self.uploads.close();
+        self.fetches.close();
     }
 
     /// The first failure, if there was one.
@@ -337,6 +443,24 @@ pub(super) struct Settled {
     /// The indexes that tell where those are, and their packs.
     pub(super) indexes: BTreeSet<Digest>,
     pub(super) relied_on: BTreeSet<Digest>,
+    /// Feature bits that a reader must know.
+    pub(super) incompatible: u64,
+}
+
+impl Settled {
+    fn rely_on(&mut self, chain: &[Location]) {
+        self.indexes.extend(chain.iter().map(|location| location.index));
+        self.relied_on.extend(chain.iter().map(|location| location.pack));
+        if chain.len() > 1 {
+            self.incompatible |= DELTAS;
+        }
+    }
+}
+
+/// Names the chunk that cannot be sealed.
+fn broken(hash: &ChunkHash) -> impl FnOnce(ChunkError) -> Error {
+    let id = hash.id();
+    move |reason| Error::Chunk { id: hex::encode(id.0), reason }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -51,7 +51,7 @@ fn ends_chunk(record: &EntryRecord) -> bool {
 
 async fn store(pipeline: &Arc<Pipeline>, builder: &mut TreeBuilder, chunk: Vec<u8>) -> Result<(), Error> {
     let (hash, length) = (pipeline.hash(ChunkKind::Table, &chunk), chunk.len() as u64);
-    pipeline.store(hash, chunk.into()).await?;
+    pipeline.store(hash, chunk.into(), None).await?;
     let mut lists = Vec::new();
     push(builder, pipeline, hash, length, &mut lists);
     store_lists(pipeline, lists).await

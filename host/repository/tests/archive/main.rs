@@ -5,6 +5,7 @@
 mod bounds;
 mod check;
 mod copies;
+mod deltas;
 mod faults;
 mod memory;
 mod parts;

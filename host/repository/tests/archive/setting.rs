@@ -52,11 +52,20 @@ impl Appliance {
         Self::at(self.storage.clone(), self.keyring.clone()).await.unwrap()
     }
 
+    /// An appliance on a copy of what this one stored.
+    pub async fn copy(&self) -> Self {
+        Self::at(self.storage.copy(), self.keyring.clone()).await.unwrap()
+    }
+
     pub async fn begin(&self) -> Result<BackupWriter, Error> {
+        self.begin_after(None).await
+    }
+
+    pub async fn begin_after(&self, parent: Option<BackupId>) -> Result<BackupWriter, Error> {
         let plan = BackupPlan {
             backup: BackupId::random(),
             domain: self.domain,
-            parent: None,
+            parent,
             component: Some(b"a component".as_slice().into()),
             started_ms: 1,
             compression: Compression::default(),
@@ -65,7 +74,12 @@ impl Appliance {
     }
 
     pub async fn back_up(&self, files: &Files) -> Result<BackupRecord, Error> {
-        let writer = self.begin().await?;
+        self.back_up_after(None, files).await
+    }
+
+    /// A backup whose chunks may be deltas to those of an earlier one.
+    pub async fn back_up_after(&self, parent: Option<&BackupRecord>, files: &Files) -> Result<BackupRecord, Error> {
+        let writer = self.begin_after(parent.map(|record| record.backup)).await?;
         for (path, (class, bytes)) in files {
             let mut entry = writer.begin_entry(file(path), *class).await?;
             entry.write(bytes).await?;
