@@ -239,7 +239,7 @@ mod tests {
         table.refresh(&state(&[1, 2, 3]));
         assert_eq!(table.find(&id(5)).unwrap().depth, 0);
         assert_eq!(table.find(&id(4)).unwrap().base, Some(id(7)));
-        assert_eq!(table.find_chain(&id(8)), Err(id(8)), "8 and 9 are each the other's base");
+        assert_eq!(table.find_chain(&id(8)), Err(id(9)), "8 and 9 are each the other's base");
         table.refresh(&state(&[2]));
         assert_eq!(table.find(&id(5)).unwrap().base, Some(id(7)), "the copy that is left is a delta");
         assert_eq!(table.find_chain(&id(5)), Err(id(7)));
