@@ -1,10 +1,13 @@
-//! One connection, shared by its handle and its two halves: reads through a buffer of 64 KiB, writes at once, and upgrades to
-//! TLS in place.
+//! One connection, shared by its handle and its two halves: reads through a buffer of 64 KiB at most, writes at once, and upgrades
+//! to TLS in place.
+//!
+//! Bulk bytes go past the buffer: a read into a chunk takes what lies behind the chunk's room, the next message's beginning, along in the
+//! same system call, and only that is copied twice.
 //!
 //! The lock is held within a single poll and never across a wait, so a guest may move bytes from a connection to itself.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -24,6 +27,23 @@ use crate::streams::LIST;
 
 /// Bytes that may be sent in clear where TLS is asked for: the engines' requests to start it are a few dozen.
 const PLAIN: u64 = 4 << 10;
+/// Bytes that are read ahead of those that are asked for: a message's head is among them, and few of its body's.
+const AHEAD: usize = 4 << 10;
+
+/// Reads whatever is there, once something is.
+fn poll_read_parts(
+    cx: &mut Context<'_>,
+    mut poll_ready: impl FnMut(&mut Context<'_>) -> Poll<io::Result<()>>,
+    mut read: impl FnMut() -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(poll_ready(cx))?;
+        match read() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            read => return Poll::Ready(read),
+        }
+    }
+}
 
 #[derive(Clone)]
 pub struct Socket {
@@ -36,6 +56,8 @@ pub struct Socket {
 struct Inner {
     stream: Stream,
     buffer: BytesMut,
+    /// Where bytes behind a chunk's room are read to.
+    ahead: Box<[u8; AHEAD]>,
     /// The other side will send no more.
     ended: bool,
     /// An error found while waiting for several sources, kept for the next read.
@@ -59,7 +81,15 @@ impl Socket {
             Dialled::Tcp(stream) => (Stream::Tcp(stream), plain),
             Dialled::Unix(stream) => (Stream::Unix(stream), true),
         };
-        let inner = Inner { stream, buffer: BytesMut::new(), ended: false, broken: None, sent: 0, _place: place };
+        let inner = Inner {
+            stream,
+            buffer: BytesMut::new(),
+            ahead: Box::new([0; AHEAD]),
+            ended: false,
+            broken: None,
+            sent: 0,
+            _place: place,
+        };
         Self { member, plain, inner: Arc::new(Mutex::new(inner)) }
     }
 
@@ -108,7 +138,7 @@ impl Socket {
     pub(crate) async fn read(&self, guard: &Guard, max: usize) -> Result<Bytes, CallError> {
         self.waiting(guard, |inner, cx| {
             if inner.buffer.is_empty() {
-                ready!(inner.poll_fill(cx))?;
+                ready!(inner.poll_fill(cx, max))?;
             }
             let length = inner.buffer.len().min(max);
             Poll::Ready(Ok(inner.buffer.split_to(length).freeze()))
@@ -122,7 +152,7 @@ impl Socket {
             let whole = self
                 .waiting(guard, |inner, cx| {
                     if inner.buffer.len() < length && !inner.ended {
-                        ready!(inner.poll_fill(cx))?;
+                        ready!(inner.poll_fill(cx, length))?;
                     }
                     let enough = inner.buffer.len() >= length || inner.ended;
                     let length = inner.buffer.len().min(length);
@@ -146,7 +176,7 @@ impl Socket {
         let mut inner = self.inner();
         if inner.buffer.is_empty()
             && inner.broken.is_none()
-            && let Err(error) = ready!(inner.poll_fill(cx))
+            && let Err(error) = ready!(inner.poll_fill(cx, AHEAD))
         {
             inner.broken = Some(error);
         }
@@ -206,15 +236,15 @@ impl Socket {
 }
 
 impl Inner {
-    /// Reads once into the buffer; nothing new means the end.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Reads once into the buffer, up to so many bytes and a few ahead; nothing new means the end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<()>> {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Err(error));
         }
         if self.ended {
             return Poll::Ready(Ok(()));
         }
-        let room = LIST.saturating_sub(self.buffer.len());
+        let room = wanted.clamp(AHEAD, LIST).saturating_sub(self.buffer.len());
         self.buffer.reserve(room);
         let mut space = (&mut self.buffer).limit(room);
         let count = match &mut self.stream {
@@ -239,15 +269,28 @@ impl Inner {
         if self.ended {
             return Poll::Ready(Ok(0));
         }
-        let mut space = ReadBuf::new(space);
-        match &mut self.stream {
-            Stream::Tcp(stream) => ready!(Pin::new(stream).poll_read(cx, &mut space))?,
-            Stream::Unix(stream) => ready!(Pin::new(stream).poll_read(cx, &mut space))?,
-            Stream::Tls(stream) => ready!(Pin::new(stream).poll_read(cx, &mut space))?,
+        let room = space.len();
+        let count = match &mut self.stream {
+            Stream::Tcp(stream) => {
+                let mut parts = [IoSliceMut::new(space), IoSliceMut::new(&mut *self.ahead)];
+                let poll_ready = |cx: &mut Context<'_>| stream.poll_read_ready(cx);
+                ready!(poll_read_parts(cx, poll_ready, || stream.try_read_vectored(&mut parts)))?
+            }
+            Stream::Unix(stream) => {
+                let mut parts = [IoSliceMut::new(space), IoSliceMut::new(&mut *self.ahead)];
+                let poll_ready = |cx: &mut Context<'_>| stream.poll_read_ready(cx);
+                ready!(poll_read_parts(cx, poll_ready, || stream.try_read_vectored(&mut parts)))?
+            }
+            Stream::Tls(stream) => {
+                let mut space = ReadBuf::new(space);
+                ready!(Pin::new(stream).poll_read(cx, &mut space))?;
+                space.filled().len()
+            }
             Stream::Gone => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        }
-        self.ended = space.filled().is_empty();
-        Poll::Ready(Ok(space.filled().len()))
+        };
+        self.ended = count == 0;
+        self.buffer.extend_from_slice(&self.ahead[..count.saturating_sub(room)]);
+        Poll::Ready(Ok(count.min(room)))
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {

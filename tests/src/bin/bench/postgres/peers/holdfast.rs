@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use holdfast_tests::appliance::Appliance;
-use holdfast_tests::{Failure, Result, Workdir};
+use holdfast_tests::{Failure, ROLE, Result};
 
 use super::Program;
 use crate::postgres::Work;
@@ -52,7 +52,12 @@ impl Program for Holdfast<'_> {
         let mut appliance = Appliance::on(&data);
         appliance.configure("here", None)?;
         appliance.start()?;
-        appliance.add_instance(INSTANCE, source.cluster(), &Workdir::new("bench-secret")?, &[])?.done()?;
+        // By the socket, as `pg_basebackup` beside it.
+        let cluster = source.cluster();
+        let host = format!("host={}", cluster.socket_directory().display());
+        let (port, user) = (format!("port={}", cluster.port()), format!("user={ROLE}"));
+        let words = ["instance", "add", INSTANCE, "--engine", "postgres", "--no-schedule"];
+        appliance.run(words.into_iter().chain(["--set", &host, "--set", &port, "--set", &user]))?.done()?;
         self.running = Some(Running { process: appliance.process()?, repository: data.join("repository"), appliance });
         Ok(())
     }
