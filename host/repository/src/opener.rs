@@ -266,7 +266,9 @@ mod tests {
             assert_eq!(room, *plaintext);
             let all = opener.open_all(&secrets(), hash, &chain).unwrap();
             let expected = versions[..length].iter().rev();
-            assert!(all.iter().zip(expected).all(|(one, (hash, _, plain))| one.hash == *hash && one.plaintext == plain));
+            assert!(
+                all.iter().zip(expected).all(|(one, (hash, _, plain))| one.hash == *hash && one.plaintext == plain)
+            );
             assert_eq!(all.len(), length);
         }
     }
