@@ -8,6 +8,7 @@ pub mod certificates;
 pub mod cluster;
 pub mod content;
 mod daemon;
+pub mod disk;
 mod failure;
 pub mod golden;
 pub mod impostor;

@@ -208,6 +208,11 @@ impl Error {
         }
     }
 
+    /// Whether the same change cannot succeed later either. What is full may have room again, and a disk may answer again.
+    pub fn is_permanent(&self) -> bool {
+        !matches!(self, Self::Full { .. } | Self::Busy { .. } | Self::Io { .. })
+    }
+
     /// What to do, where the catalog knows it: a full sentence.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {

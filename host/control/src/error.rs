@@ -85,6 +85,12 @@ impl Error {
         Self { kind, code: code.to_owned(), message, hint, source: Some(Box::new(source)) }
     }
 
+    /// Whether the catalog could not take a change, and may take the same one later.
+    pub(crate) fn is_of_busy_catalog(&self) -> bool {
+        let source = self.source.as_ref().and_then(|source| source.downcast_ref::<holdfast_catalog::Error>());
+        source.is_some_and(|error| !error.is_permanent())
+    }
+
     /// Adds what to do.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -161,9 +167,11 @@ impl From<holdfast_sandbox::Failure> for Error {
 /// How an operator gives more of what a plugin had too little of, if that is theirs to give.
 fn limit_hint(limit: &str) -> String {
     match limit {
-        "memory" | "wall" | "cpu" | "idle" | "output" | "entries" | "compile-memory" | "compile-time" => format!(
-            "Nothing else was affected. If the work truly needs more, raise `{limit}` in [limits] of holdfast.toml and restart."
-        ),
+        "memory" | "wall" | "cpu" | "idle" | "output" | "entries" | "compile-memory" | "compile-time" => {
+            format!(
+                "Nothing else was affected. If the work truly needs more, raise `{limit}` in [limits] of holdfast.toml and restart."
+            )
+        }
         _ => "Nothing else was affected. This limit is fixed: report the plugin to its author.".to_owned(),
     }
 }

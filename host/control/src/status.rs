@@ -37,6 +37,14 @@ impl Appliance {
                 ),
             );
         }
+        if let Some((jobs, why)) = state.queue.unrecorded() {
+            note(
+                "catalog-takes-nothing",
+                format!("what happened in {jobs} jobs cannot be recorded: {why}"),
+                "Free space on the file system of the data directory: it is recorded by itself as soon as that works."
+                    .to_owned(),
+            );
+        }
         if state.keyring.current().recipients().is_empty() {
             note(
                 "no-recovery-recipient",

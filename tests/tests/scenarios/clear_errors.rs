@@ -1,11 +1,10 @@
 //! What goes wrong is said clearly, with a hint, by an exit code that is not 0; and nothing is lost by it.
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
 
 use holdfast_tests::appliance::{Answer, Appliance};
 use holdfast_tests::content::Content;
+use holdfast_tests::disk::SmallDisk;
 use holdfast_tests::{PASSWORD, ROLE, Result, Workdir, ensure, free_port};
 use serde_json::Value;
 
@@ -105,38 +104,14 @@ fn an_unknown_setting_is_refused_with_the_near_name() -> Result {
     })
 }
 
-/// A file system of its own that ends with its value.
-struct SmallDisk {
-    path: PathBuf,
-}
-
-impl SmallDisk {
-    /// `None` where nothing can be mounted.
-    fn mount(workdir: &Workdir, megabytes: u32) -> Result<Option<Self>> {
-        let path = workdir.join("small-disk");
-        fs::create_dir(&path)?;
-        let size = format!("size={megabytes}m");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&path).output()?.status.success();
-        Ok(mounted.then_some(Self { path }))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a server that is being killed may still hold a file there.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.path).status();
-    }
-}
-
 #[test]
 fn a_full_disk_fails_the_backup_and_keeps_the_old_ones() -> Result {
     let workdir = Workdir::new("full-disk-mount")?;
-    let Some(disk) = SmallDisk::mount(&workdir, 48)? else {
+    let Some(disk) = SmallDisk::mount(&workdir.join("small-disk"), 48)? else {
         skipped("a_full_disk_fails_the_backup_and_keeps_the_old_ones", "nothing can be mounted here");
         return Ok(());
     };
-    let url = format!("file://{}", disk.path.join("repository").display());
+    let url = format!("file://{}", disk.path().join("repository").display());
     let setting = Setting::with_primary("full-disk", Some(&url))?;
     setting.register()?;
     let content = Content::of(&setting.cluster)?;

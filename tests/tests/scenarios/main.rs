@@ -9,6 +9,7 @@ mod configuration;
 mod corruption;
 mod damaged;
 mod faults;
+mod full_catalog;
 mod golden;
 mod hostile;
 mod impostors;

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use holdfast_catalog::{BackupRow, BackupSuccess, InstanceRow};
+use holdfast_catalog::{BackupRow, BackupState, BackupSuccess, InstanceRow};
 use holdfast_repository::{BackupId, BackupPlan, BackupRecord, BackupWriter, DomainId, Repository};
 use holdfast_sandbox::{Call, Plugin};
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Failed};
+use super::{Context, Failed, recording};
 use crate::appliance::State;
 use crate::{Error, ErrorKind, clock, instances, jobs, targets, words};
 
@@ -39,7 +39,7 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Failed> 
         primary.backups(domain).await.map_err(Error::from)?.into_iter().find(|record| record.backup == id)
     {
         let document = primary.open_backup(domain, id).await.ok().map(|reader| reader.document().to_owned());
-        return Ok(keep(state, &row, &target.uid, &record, document).await?);
+        return Ok(keep(context, &row, &target.uid, &record, document).await?);
     }
 
     let instance =
@@ -72,7 +72,7 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Failed> 
     state.catalog.backup_phase(&row.uid, "committing", clock::now_ms()).await.map_err(Error::from)?;
     let document = document.to_string();
     let record = writer.commit(record, document.clone()).await.map_err(Error::from)?; // The backup exists only from here.
-    Ok(keep(state, &row, &target.uid, &record, Some(document)).await?)
+    Ok(keep(context, &row, &target.uid, &record, Some(document)).await?)
 }
 
 async fn load(state: &State, uid: &str) -> Result<BackupRow, Error> {
@@ -195,14 +195,16 @@ fn record(
     })
 }
 
-/// Records a backup that exists, and sends it on its way to every other target.
+/// Records a backup that exists, and sends it on its way to every other target. It is no failure of the backup that the catalog cannot take
+/// it now.
 async fn keep(
-    state: &State,
+    context: &Context,
     row: &BackupRow,
     primary_uid: &str,
     record: &BackupRecord,
     document: Option<String>,
 ) -> Result<serde_json::Value, Error> {
+    let state = &context.state;
     let success = BackupSuccess {
         entries: record.entries,
         logical_bytes: record.logical_bytes,
@@ -210,9 +212,15 @@ async fn keep(
         warnings: record.warnings.clone(),
         document,
     };
-    state.catalog.backup_succeeded(&row.uid, primary_uid, success, clock::now_ms()).await?;
-    jobs::replicate::everywhere_soon(state).await?;
-    jobs::export::later(state).await?;
+    recording::insist(&state.queue, &context.job.id, || async {
+        // An attempt before this one may have come as far as here.
+        if load(state, &row.uid).await?.state == BackupState::Pending {
+            state.catalog.backup_succeeded(&row.uid, primary_uid, success.clone(), clock::now_ms()).await?;
+        }
+        jobs::replicate::everywhere_soon(state).await?;
+        jobs::export::later(state).await
+    })
+    .await?;
     Ok(
         serde_json::json!({ "backup": row.uid, "entries": record.entries, "logicalBytes": record.logical_bytes, "storedBytes": record.stored_bytes }),
     )

@@ -6,6 +6,7 @@ pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod export;
 mod queue;
+mod recording;
 pub(crate) mod replicate;
 mod reporter;
 pub(crate) mod restore;

@@ -1,6 +1,6 @@
 //! Claims due jobs and runs each as a task of its own, until the appliance stops.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,11 +8,10 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use holdfast_catalog::{JobOutcome, JobRow, LaneLimits};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Context, Failed, JobKind, Reporter, failure, note_failure};
+use super::{Context, Failed, JobKind, Reporter, failure, note_failure, recording};
 use crate::appliance::State;
 use crate::{Error, ErrorKind, clock};
 
@@ -25,6 +24,8 @@ pub(crate) struct Queue {
     wake: Notify,
     stop: CancellationToken,
     running: Mutex<HashMap<String, CancellationToken>>,
+    /// Jobs in which something happened that the catalog cannot take now, and why.
+    unrecorded: Mutex<BTreeMap<String, String>>,
     tasks: TaskTracker,
 }
 
@@ -35,6 +36,7 @@ impl Queue {
             wake: Notify::new(),
             stop: CancellationToken::new(),
             running: Mutex::default(),
+            unrecorded: Mutex::default(),
             tasks: TaskTracker::new(),
         }
     }
@@ -56,6 +58,25 @@ impl Queue {
         if let Some(token) = self.running().get(id) {
             token.cancel();
         }
+    }
+
+    /// Returns when the appliance is to stop.
+    pub(super) async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// How many jobs wait for the catalog to take what happened in them, and why it does not; none if it takes everything.
+    pub(crate) fn unrecorded(&self) -> Option<(usize, String)> {
+        let unrecorded = self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner);
+        unrecorded.values().next().map(|why| (unrecorded.len(), why.clone()))
+    }
+
+    pub(super) fn is_not_recorded(&self, id: &str, why: &Error) {
+        self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), why.to_string());
+    }
+
+    pub(super) fn is_recorded(&self, id: &str) {
+        self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, HashMap<String, CancellationToken>> {
@@ -112,7 +133,7 @@ async fn attempt(state: Arc<State>, job: JobRow, cancel: CancellationToken) {
     let id = job.id.clone();
     if let Err(error) = run_and_record(&state, job, cancel).await {
         // The row still says Running; the next start heals it.
-        tracing::error!(job = %id, %error, "recording a job's end failed");
+        tracing::error!(job = %id, %error, "a job's end is not recorded");
     }
     state.queue.running().remove(&id);
     state.queue.wake();
@@ -121,36 +142,43 @@ async fn attempt(state: Arc<State>, job: JobRow, cancel: CancellationToken) {
 async fn run_and_record(state: &Arc<State>, job: JobRow, cancel: CancellationToken) -> Result<(), Error> {
     let kind = JobKind::of(&job)?;
     let reporter = Arc::new(Reporter::default());
-    let pump: JoinHandle<()> = tokio::spawn(reporter.clone().pump(state.catalog.clone(), job.id.clone()));
+    let ended = CancellationToken::new();
+    let pump = tokio::spawn(reporter.clone().pump(state.catalog.clone(), job.id.clone(), ended.clone()));
     let context = Context { state: state.clone(), job, cancel, reporter };
     let outcome = AssertUnwindSafe(super::run(kind, &context)).catch_unwind().await.unwrap_or_else(|_| {
         let error = Error::new(ErrorKind::Internal, "panicked", "the job ran into a fault of the appliance");
         Err(Failed { error, retry: false })
     });
-    pump.abort();
-    context.reporter.flush(&state.catalog, &context.job.id).await?;
+    ended.cancel();
+    if pump.await.is_err() {
+        tracing::error!(job = %context.job.id, "what wrote the job's progress had panicked");
+    }
     if state.queue.stop.is_cancelled() && outcome.is_err() {
         // Not the job's own end: the next start takes it up again.
-        return Ok(());
+        return context.reporter.flush(&state.catalog, &context.job.id).await;
     }
-    record(kind, &context, outcome).await
+    recording::insist(&state.queue, &context.job.id, || async {
+        context.reporter.flush(&state.catalog, &context.job.id).await?;
+        record(kind, &context, &outcome).await
+    })
+    .await
 }
 
-async fn record(kind: JobKind, context: &Context, outcome: Result<serde_json::Value, Failed>) -> Result<(), Error> {
+async fn record(kind: JobKind, context: &Context, outcome: &Result<serde_json::Value, Failed>) -> Result<(), Error> {
     let Context { state, job, cancel, .. } = context;
     let now = clock::now_ms();
     let outcome = match outcome {
-        Ok(result) => JobOutcome::Succeeded(Some(result)),
+        Ok(result) => JobOutcome::Succeeded(Some(result.clone())),
         Err(_) if cancel.is_cancelled() => JobOutcome::Cancelled,
         Err(Failed { error, retry }) => {
-            let retry = retry && (job.max_attempts == 0 || job.attempts < job.max_attempts);
+            let retry = *retry && (job.max_attempts == 0 || job.attempts < job.max_attempts);
             tracing::warn!(job = %job.id, kind = %job.kind, attempt = job.attempts, code = %error.code, %error, retry, "the attempt failed");
-            note_failure(kind, context, &error, retry).await?;
+            note_failure(kind, context, error, retry).await?;
             if retry {
-                state.catalog.retry_job(&job.id, now + kind.delay_ms(job.attempts), failure(job, &error), now).await?;
+                state.catalog.retry_job(&job.id, now + kind.delay_ms(job.attempts), failure(job, error), now).await?;
                 return Ok(());
             }
-            JobOutcome::Failed(failure(job, &error))
+            JobOutcome::Failed(failure(job, error))
         }
     };
     state.catalog.finish_job(&job.id, outcome, now).await?;
