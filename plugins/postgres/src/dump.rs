@@ -15,7 +15,7 @@ use crate::config;
 use crate::failure::{DATA_CORRUPTED, protocol_error};
 use crate::inventory::{Details, Tablespace};
 use crate::manifest::WalRange;
-use crate::members::{self, Choice, Reached, Unreached};
+use crate::members::{self, Choice, PassedOver, Reached};
 use crate::recorder::{ManifestEntry, Recorder};
 use crate::relations::Relations;
 use crate::server::{Identity, Server};
@@ -33,18 +33,14 @@ pub fn dump(request: &DumpRequest) -> Result<Inventory> {
             .hint("Use the method basebackup with type full."));
     }
     let settings = Settings::read()?;
-    let Choice { reached, unreached, warning } = members::choose(&settings)?;
-    let Reached { member, mut session, server, identity: before } = reached;
-    for Unreached { member, error } in &unreached {
-        job::log("warn", &format!("{} did not answer: {error}", member.address));
+    let began = |reached: &mut Reached<Session>| Begun::at(reached, request, &settings);
+    let Choice { reached, begun, passed_over, warning } = members::begin(&settings, began)?;
+    for PassedOver { member, error } in &passed_over {
+        job::log("warn", &format!("{} was passed over: {error}", member.address));
     }
-    let mut warnings: Vec<String> = warning.into_iter().collect();
-    reserve_log(&mut session, request, &server, &mut warnings);
-    let slot_limit = server.slot_limit(&mut session)?;
-
-    let label = format!("holdfast {}", request.job);
-    let manifest_checksums = server.writes_manifest().then_some(settings.manifest_checksums);
-    let backup = BaseBackup::begin(&mut session, &Options { label: &label, manifest_checksums }, server.major)?;
+    let Reached { member, mut session, server, identity: before } = reached;
+    let Begun { backup, slot_limit, warning: unreserved } = begun;
+    let mut warnings: Vec<String> = warning.into_iter().chain(unreserved).collect();
     let start = backup.start;
     let (version, role, address) = (&server.version, server.role(), &member.address);
     job::log("info", &format!("PostgreSQL {version} at {address}, a {role}: the backup begins at {}", start.lsn));
@@ -89,14 +85,33 @@ pub fn dump(request: &DumpRequest) -> Result<Inventory> {
     })
 }
 
+/// A backup that a server agreed to, and nothing of which is kept yet.
+struct Begun {
+    backup: BaseBackup,
+    slot_limit: Option<String>,
+    /// Said with the backup if no slot keeps its log.
+    warning: Option<String>,
+}
+
+impl Begun {
+    fn at(reached: &mut Reached<Session>, request: &DumpRequest, settings: &Settings) -> Result<Self> {
+        let Reached { session, server, .. } = reached;
+        let warning = reserve_log(session, request, server);
+        let slot_limit = server.slot_limit(session)?;
+        let label = format!("holdfast {}", request.job);
+        let manifest_checksums = server.writes_manifest().then_some(settings.manifest_checksums);
+        let backup = BaseBackup::begin(session, &Options { label: &label, manifest_checksums }, server.major)?;
+        Ok(Self { backup, slot_limit, warning })
+    }
+}
+
 /// Without a slot the backup may still succeed: if the log is gone at the end, it fails then.
-fn reserve_log(session: &mut Session, request: &DumpRequest, server: &Server, warnings: &mut Vec<String>) {
+fn reserve_log(session: &mut Session, request: &DumpRequest, server: &Server) -> Option<String> {
     let job: String = request.job.chars().filter(char::is_ascii_alphanumeric).take(30).collect();
     // An earlier attempt of the same job may still hold its slot.
     let slot = format!("holdfast_{}_{}", job.to_ascii_lowercase(), hex::encode(job::random(4)));
-    if let Err(error) = basebackup::reserve_log(session, &slot, server.major) {
-        warnings.push(format!("no replication slot kept the log during the backup: {error}"));
-    }
+    let error = basebackup::reserve_log(session, &slot, server.major).err()?;
+    Some(format!("no replication slot kept the log during the backup: {error}"))
 }
 
 /// A server ends the connection of a backup whose slot keeps too much log, and cannot say so in the middle of a copy.

@@ -9,38 +9,58 @@ mod problems;
 use holdfast_sdk::document::{self, Probe, Problem};
 use holdfast_sdk::{Error, Result};
 
-use crate::members::{self, Reached, Unreached};
+use crate::members::{self, PassedOver, Reached};
 use crate::server::Server;
 use crate::session::{self, Member, Purpose, Session};
-use crate::settings::Settings;
+use crate::settings::{Preference, Settings};
 use crate::wire::single;
 
 /// A refused replication connection that is a problem of the server's configuration, not of reaching it.
 const CONFIGURATION: &[&str] = &["missing-privilege", "pg-hba-denied", "no-free-wal-sender"];
 
-type Visit = Result<Reached<Session>, Unreached>;
+type Visit = Result<Reached<Session>, PassedOver>;
 
-/// Looks at all members, and closely at the one that a backup would be taken from.
+/// Looks at all members, and closely at those that a backup would be tried at, until nothing is in the way at one.
 pub fn probe() -> Result<Probe> {
     let settings = Settings::read()?;
     let mut visits: Vec<Visit> = Member::all().into_iter().map(|member| members::visit(&settings, member)).collect();
-    let members = visits.iter().map(seen).collect();
+    let mut members: Vec<document::Member> = visits.iter().map(seen).collect();
     let differ = difference(&visits);
-    let mut probe = match choice(&settings, &visits).map(|at| visits.swap_remove(at)) {
-        Some(Ok(reached)) => look(&settings, reached)?,
-        _ => look_without_replication(&settings, visits.into_iter().filter_map(Result::err).collect())?,
+    let with_members = |mut probe: Probe, members| {
+        probe.problems.splice(0..0, differ);
+        Ok(Probe { members, ..probe })
     };
-    probe.problems.splice(0..0, differ);
-    probe.members = members;
-    Ok(probe)
+    let mut obstructed = None;
+    for at in order(settings.prefer, &visits) {
+        let Ok(reached) = &mut visits[at] else { continue };
+        match look(&settings, reached) {
+            Ok(probe) => match probe.problems.iter().find(|problem| problem.blocking).cloned() {
+                None => return with_members(probe, members),
+                Some(obstacle) => {
+                    members[at].problem = Some(obstacle);
+                    obstructed.get_or_insert(probe);
+                }
+            },
+            Err(error) => {
+                members[at].problem = Some(hindrance(error.clone()));
+                visits[at] = Err(PassedOver { member: reached.member.clone(), error });
+            }
+        }
+    }
+    let probe = match obstructed {
+        Some(probe) => probe,
+        None => look_without_replication(&settings, visits.into_iter().filter_map(Result::err).collect())?,
+    };
+    with_members(probe, members)
 }
 
-/// The member that a backup would be taken from, if any.
-fn choice(settings: &Settings, visits: &[Visit]) -> Option<usize> {
-    let supported = |visit: &Visit| visit.as_ref().is_ok_and(|reached| reached.server.check_version().is_ok());
-    let wanted = |visit: &Visit| visit.as_ref().is_ok_and(|reached| settings.prefer.accepts(&reached.server));
-    let best = visits.iter().position(|visit| supported(visit) && wanted(visit));
-    best.or_else(|| visits.iter().position(supported)).or_else(|| visits.iter().position(Result::is_ok))
+/// Members that answered, in the order in which a backup is tried at them. One that is too old is tried by none: it is last, to say so.
+fn order(preference: Preference, visits: &[Visit]) -> Vec<usize> {
+    let rank = |server: &Server| (server.check_version().is_err(), !preference.accepts(server));
+    let answered = visits.iter().enumerate().filter_map(|(at, visit)| Some((rank(&visit.as_ref().ok()?.server), at)));
+    let mut order: Vec<_> = answered.collect();
+    order.sort_unstable();
+    order.into_iter().map(|(_, at)| at).collect()
 }
 
 fn seen(visit: &Visit) -> document::Member {
@@ -52,7 +72,7 @@ fn seen(visit: &Visit) -> document::Member {
             version: Some(reached.server.version.clone()),
             problem: reached.server.check_version().err().map(hindrance),
         },
-        Err(Unreached { member, error }) => document::Member {
+        Err(PassedOver { member, error }) => document::Member {
             address: member.address.clone(),
             reachable: CONFIGURATION.contains(&error.code.as_ref()),
             role: None,
@@ -66,18 +86,18 @@ fn seen(visit: &Visit) -> document::Member {
 fn difference(visits: &[Visit]) -> Option<Problem> {
     let mut reached = visits.iter().filter_map(|visit| visit.as_ref().ok());
     let first = reached.next()?;
-    reached.find_map(|other| members::check_same_data(first, other).err()).map(hindrance)
+    reached.find_map(|other| first.data().must_be(&other.data()).err()).map(hindrance)
 }
 
-fn look(settings: &Settings, reached: Reached<Session>) -> Result<Probe> {
-    let Reached { member, session: mut replication, server, identity } = reached;
+fn look(settings: &Settings, reached: &mut Reached<Session>) -> Result<Probe> {
+    let Reached { member, session: replication, server, identity } = reached;
     let mut problems: Vec<Problem> = server.check_version().err().map(hindrance).into_iter().collect();
-    problems.extend(problems::of_role(settings, &member, &server));
-    problems::of_settings(&mut replication, &server, &mut problems)?;
-    problems.extend(problems::of_slots(&mut replication, &server));
-    let size_bytes = match session::open(settings, &member, Purpose::Sql(&settings.database)) {
+    problems.extend(problems::of_role(settings, member, server));
+    problems::of_settings(replication, server, &mut problems)?;
+    problems.extend(problems::of_slots(replication, server));
+    let size_bytes = match session::open(settings, member, Purpose::Sql(&settings.database)) {
         Ok(mut sql) => {
-            problems::by_sql(&mut sql, settings, &server, &mut problems)?;
+            problems::by_sql(&mut sql, settings, server, &mut problems)?;
             problems::size(&mut sql)?
         }
         Err(error) => {
@@ -85,12 +105,12 @@ fn look(settings: &Settings, reached: Reached<Session>) -> Result<Probe> {
             None
         }
     };
-    Ok(found(&server, identity.system_identifier, size_bytes, problems))
+    Ok(found(server, identity.system_identifier.clone(), size_bytes, problems))
 }
 
 /// What can be said without the connection that a backup needs, of the first member that lets us in for questions.
-fn look_without_replication(settings: &Settings, unreached: Vec<Unreached>) -> Result<Probe> {
-    for Unreached { member, error } in &unreached {
+fn look_without_replication(settings: &Settings, passed_over: Vec<PassedOver>) -> Result<Probe> {
+    for PassedOver { member, error } in &passed_over {
         if CONFIGURATION.contains(&error.code.as_ref())
             && let Ok(sql) = session::open(settings, member, Purpose::Sql(&settings.database))
         {
@@ -98,7 +118,7 @@ fn look_without_replication(settings: &Settings, unreached: Vec<Unreached>) -> R
         }
     }
     // Who cannot ask in SQL either is simply denied.
-    Err(members::none_answered(unreached))
+    Err(members::all_passed_over(passed_over))
 }
 
 fn look_by_sql(settings: &Settings, mut sql: Session, refusal: Error) -> Result<Probe> {

@@ -47,8 +47,8 @@ fn settings() -> Vec<Setting> {
         values(
             plain(
                 "prefer",
-                "Role of the server to back up; where none of that role answers, another is taken with a warning. any: the \
-                 first that answers",
+                "Role of the server to back up; where none of that role can be, another is taken with a warning. any: the \
+                 first that can be",
             ),
             &["any", "primary", "standby"],
         ),
@@ -82,7 +82,7 @@ fn settings() -> Vec<Setting> {
 /// Which member a backup is taken from, where there is a choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preference {
-    /// The first that answers.
+    /// The first that can be backed up.
     Any,
     /// One that takes writes.
     Primary,

@@ -18,7 +18,11 @@ pub fn of_role(settings: &Settings, member: &Member, server: &Server) -> Option<
     (!settings.prefer.accepts(server)).then(|| {
         note(
             "preferred-role-missing",
-            format!("no {wanted} answers: a backup would be taken from {}, a {}", member.address, server.role()),
+            format!(
+                "no {wanted} can be backed up: a backup would be taken from {}, a {}",
+                member.address,
+                server.role()
+            ),
             format!("Name a {wanted} in the setting host, or leave the setting prefer out."),
         )
     })
