@@ -80,7 +80,7 @@ impl Appliance {
         grants.limits.wall = grants.limits.wall.min(CHECKING);
         let members: Vec<String> = grants.members.iter().map(ToString::to_string).collect();
         match plugin.run(Call::Probe, grants, watch).await {
-            Ok(document) => check_from(document),
+            Ok(document) => check_from(&plugin, document),
             Err(failure) => Ok(unreachable(failure.into(), members)),
         }
     }
@@ -155,7 +155,7 @@ pub(crate) fn open_secrets(
         .collect()
 }
 
-fn check_from(mut document: serde_json::Value) -> Result<InstanceCheck, Error> {
+fn check_from(plugin: &Plugin, mut document: serde_json::Value) -> Result<InstanceCheck, Error> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Probe {
@@ -175,13 +175,20 @@ fn check_from(mut document: serde_json::Value) -> Result<InstanceCheck, Error> {
             format!("the plugin's probe answered what nobody understands: {error}"),
         )
     })?;
+    let of_plugin = |problem: Problem| Problem {
+        code: words::code(&problem.code),
+        message: plugin.attribute(&problem.message),
+        hint: problem.hint.map(|hint| plugin.attribute(&hint)),
+        ..problem
+    };
+    let of_member = |member: Member| Member { problem: member.problem.map(of_plugin), ..member };
     Ok(InstanceCheck {
         reachable: true,
         version: probe.version,
         role: probe.role,
         size_bytes: probe.size_bytes,
-        problems: probe.problems,
-        members: probe.members,
+        problems: probe.problems.into_iter().map(of_plugin).collect(),
+        members: probe.members.into_iter().map(of_member).collect(),
     })
 }
 

@@ -27,7 +27,7 @@ use holdfast_repository::{
     SharedKeyring,
 };
 use holdfast_sandbox::{
-    Call, Compiler, Events, Grants, Limits, Member, Plugin, Runtime, RuntimeOptions, TlsMode, TlsPolicy, Watch,
+    Author, Call, Compiler, Events, Grants, Limits, Member, Plugin, Runtime, RuntimeOptions, TlsMode, TlsPolicy, Watch,
 };
 use holdfast_storage::Local;
 use serde_json::{Value, json};
@@ -77,10 +77,10 @@ async fn main() -> Result<()> {
     let arguments = Arguments::parse().ok_or("this is run by `cargo xtask bench sandbox`")?;
     let directory = tempfile::tempdir()?;
     let cache = directory.path().join("cache");
-    let guest = runtime(&cache)?.load(fs::read(&arguments.guest)?.into()).await?;
+    let guest = runtime(&cache)?.load(fs::read(&arguments.guest)?.into(), Author::Ours).await?;
     let store = Store::new(&directory.path().join("repository")).await?;
     let plugin: Arc<[u8]> = fs::read(&arguments.plugin)?.into();
-    runtime(&cache)?.load(plugin.clone()).await?;
+    runtime(&cache)?.load(plugin.clone(), Author::Ours).await?;
     // From now on every chunk is known.
     let backup = BackupId::random();
     let (_, writer) = rows_by_guest(backup, &guest, &store, &arguments).await?;
@@ -127,7 +127,7 @@ fn runtime(cache: &Path) -> Result<Runtime> {
 
 async fn start_of(cache: &Path, plugin: Arc<[u8]>) -> Result<Duration> {
     let begun = Instant::now();
-    runtime(cache)?.load(plugin).await?;
+    runtime(cache)?.load(plugin, Author::Ours).await?;
     Ok(begun.elapsed())
 }
 

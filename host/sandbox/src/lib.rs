@@ -39,4 +39,4 @@ pub use grants::{Destination, Grants, Member, TlsMode, TlsPolicy};
 pub use limits::Limits;
 pub use plugin::{Call, Plugin};
 pub use runtime::{COMPONENT_BYTES_MAX, Runtime, RuntimeOptions};
-pub use voice::{Events, Watch, harmless};
+pub use voice::{Author, Events, Watch, harmless, is_code};

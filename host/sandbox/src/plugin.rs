@@ -7,7 +7,8 @@ use holdfast_repository::Digest;
 use crate::imports::EnginePre;
 use crate::runtime::Prepared;
 use crate::state::State;
-use crate::{Description, Failure, Grants, Watch, run};
+use crate::voice::Mark;
+use crate::{Author, Description, Failure, Grants, Watch, run};
 
 /// A loaded plugin. Cheap to clone.
 #[derive(Clone)]
@@ -21,6 +22,7 @@ struct Loaded {
     imports: Vec<String>,
     component: Arc<[u8]>,
     description: Description,
+    mark: Mark,
 }
 
 /// Which export, with its request document.
@@ -37,9 +39,16 @@ pub enum Call {
 }
 
 impl Plugin {
-    pub(crate) fn new(prepared: Prepared, component: Arc<[u8]>, description: Description) -> Self {
+    pub(crate) fn new(prepared: Prepared, component: Arc<[u8]>, description: Description, author: Author) -> Self {
         let Prepared { pre, digest, imports } = prepared;
-        Self { loaded: Arc::new(Loaded { pre, digest, imports, component, description }) }
+        let mark = Mark::new(author, &description.name);
+        Self { loaded: Arc::new(Loaded { pre, digest, imports, component, description, mark }) }
+    }
+
+    /// A text of one of its documents as people are to read it: marked where the plugin is not our own. What it says otherwise, in
+    /// its errors, its log and its progress, is marked already.
+    pub fn attribute(&self, text: &str) -> String {
+        self.loaded.mark.on(text)
     }
 
     /// What the plugin said of itself when it was loaded.
@@ -67,6 +76,6 @@ impl Plugin {
     /// All that was granted is dropped before it returns: the caller then holds the only `Arc` of a granted writer. Dropping
     /// the future cancels the run, which then ends by itself.
     pub async fn run(&self, call: Call, grants: Grants, watch: Watch) -> Result<serde_json::Value, Failure> {
-        run::call(self.loaded.pre.clone(), call, grants, watch).await
+        run::call(self.loaded.pre.clone(), call, grants, watch, self.loaded.mark.clone()).await
     }
 }

@@ -18,8 +18,9 @@ use crate::guard::{Guard, Stop};
 use crate::imports::types::{Error, Host as _};
 use crate::imports::{Engine, EnginePre};
 use crate::limits::INSTANCES;
-use crate::state::State;
-use crate::voice::harmless;
+use crate::state::{State, Told};
+use crate::tree::Written;
+use crate::voice::{Mark, harmless, is_code};
 use crate::{Call, Events, Failure, Grants, Limits, Watch};
 
 /// How long after its end is due a guest is given to come out of a host call by itself.
@@ -37,9 +38,10 @@ pub(crate) async fn call(
     call: Call,
     grants: Grants,
     watch: Watch,
+    mark: Mark,
 ) -> Result<serde_json::Value, Failure> {
     let restores = matches!(call, Call::Restore(_)) && grants.destination.is_some();
-    let ended = on_own_thread(pre, grants, watch, async move |engine, store| {
+    let ended = on_own_thread(pre, grants, watch, mark, async move |engine, store| {
         let plugin = engine.holdfast_engine_plugin();
         match call {
             Call::Probe => plugin.call_probe(store).await,
@@ -58,19 +60,26 @@ pub(crate) async fn call(
 /// How a run ended well.
 struct Ended {
     document: serde_json::Value,
-    /// Bytes of the files that the host wrote for it.
-    written: u64,
+    /// What the host wrote for it.
+    written: Written,
 }
 
 impl Ended {
     /// Fails unless the plugin's count of what it restored is the host's: nobody else would notice a file that is missing.
     fn must_agree(&self) -> Result<(), Failure> {
-        let counted = self.document["bytes"].as_u64();
-        if counted == Some(self.written) {
+        let count = |key: &str| self.document[key].as_u64();
+        let (files, bytes) = (count("files"), count("bytes"));
+        if (files, bytes) == (Some(self.written.files), Some(self.written.bytes)) {
             return Ok(());
         }
-        let counted = counted.map_or("no".to_owned(), |bytes| bytes.to_string());
-        let message = format!("the plugin counted {counted} bytes, and the host wrote {}", self.written);
+        let words = |count: Option<u64>| count.map_or("no".to_owned(), |count| count.to_string());
+        let message = format!(
+            "the plugin counted {} files and {} bytes, and the host wrote {} and {}",
+            words(files),
+            words(bytes),
+            self.written.files,
+            self.written.bytes
+        );
         Err(defect("result-differs", message))
     }
 }
@@ -78,14 +87,14 @@ impl Ended {
 /// What only the plugin's author can mend.
 fn defect(code: &str, message: String) -> Failure {
     let hint = Some("This is a defect of the plugin: report it to its author.".to_owned());
-    Failure::Reported { code: code.to_owned(), message, hint, retryable: false }
+    Failure::Host { code: code.to_owned(), message, hint, retryable: false }
 }
 
 /// Calls `describe`, which depends on nothing and so gets nothing.
 pub(crate) async fn describe(pre: EnginePre<State>, limits: Limits) -> Result<serde_json::Value, Failure> {
     let limits = Limits { wall: limits.wall.min(DESCRIBING), ..limits };
     let watch = Watch { events: Arc::new(Silence), cancel: CancellationToken::new() };
-    on_own_thread(pre, Grants { limits, ..Grants::default() }, watch, async |engine, store| {
+    on_own_thread(pre, Grants { limits, ..Grants::default() }, watch, Mark::default(), async |engine, store| {
         engine.holdfast_engine_plugin().call_describe(store).await.map(Ok)
     })
     .await
@@ -103,7 +112,13 @@ impl Events for Silence {
 /// What an export gives: a trap, or its document, or its own error.
 type Outcome = wasmtime::Result<Result<String, Error>>;
 
-async fn on_own_thread<F>(pre: EnginePre<State>, grants: Grants, watch: Watch, export: F) -> Result<Ended, Failure>
+async fn on_own_thread<F>(
+    pre: EnginePre<State>,
+    grants: Grants,
+    watch: Watch,
+    mark: Mark,
+    export: F,
+) -> Result<Ended, Failure>
 where
     F: AsyncFnOnce(Engine, &mut Store<State>) -> Outcome + Send + 'static,
 {
@@ -116,7 +131,11 @@ where
             Ok(runtime) => runtime,
             Err(error) => return drop(report.send(Err(no_thread(&error)))),
         };
-        let result = runtime.block_on(run(pre, grants, watch, cancel, export));
+        let hostcall_bytes = grants.limits.hostcall_bytes;
+        let result = runtime.block_on(async {
+            let state = State::new(grants, watch, cancel.clone(), mark)?;
+            run(pre, state, hostcall_bytes, cancel, export).await
+        });
         // A name that is still being resolved must not hold up the result.
         runtime.shutdown_background();
         let _ = report.send(result);
@@ -131,16 +150,14 @@ fn no_thread(error: &std::io::Error) -> Failure {
 
 async fn run<F>(
     pre: EnginePre<State>,
-    grants: Grants,
-    watch: Watch,
+    state: State,
+    hostcall_bytes: usize,
     cancel: CancellationToken,
     export: F,
 ) -> Result<Ended, Failure>
 where
     F: AsyncFnOnce(Engine, &mut Store<State>) -> Outcome,
 {
-    let hostcall_bytes = grants.limits.hostcall_bytes;
-    let state = State::new(grants, watch, cancel.clone())?;
     let guard = state.guard.clone();
     let mut store = Store::new(pre.engine(), state);
     store.limiter(|state| &mut state.limiter);
@@ -190,31 +207,34 @@ fn conclude(outcome: Outcome, state: &State) -> Result<Ended, Failure> {
             Ok(document @ serde_json::Value::Object(_)) => Ok(Ended { document, written: state.tree.written() }),
             _ => Err(defect("invalid-result", "the plugin's result is not a JSON object".to_owned())),
         },
-        Ok(Err(error)) => Err(reported(error, state.told.as_ref())),
+        Ok(Err(error)) => Err(reported(error, &state.told, &state.voice.mark())),
         Err(raised) => Err(ended(&raised, state)),
     }
 }
 
 /// The guest's error, with what the host knows better where the guest hands on the host's own.
-fn reported(error: Error, told: Option<&Error>) -> Failure {
+fn reported(error: Error, told: &Told, mark: &Mark) -> Failure {
     let code = if is_code(&error.code) { error.code.clone() } else { INVALID_CODE.to_owned() };
-    let message = match error.message.as_str() {
-        "" => "the plugin failed without a reason".to_owned(),
-        message => harmless(message, MESSAGE),
+    let message = harmless(&error.message, MESSAGE);
+    let hint = error.hint.as_ref().map(|hint| harmless(hint, MESSAGE));
+    let failure = told.failure.as_ref().filter(|told| told.code == error.code);
+    let retryable = failure.map_or(error.retryable, |told| told.retryable);
+    // Word by word the host's own; with one word more it is the plugin that speaks.
+    let said = |told: &&Error| {
+        told.code == error.code && told.message == error.message && (hint.is_none() || told.hint == error.hint)
     };
-    let hint = error.hint.map(|hint| harmless(&hint, MESSAGE));
-    match told.filter(|told| told.code == error.code) {
-        Some(told) => {
-            Failure::Host { code, message, hint: hint.or_else(|| told.hint.clone()), retryable: told.retryable }
-        }
-        None => Failure::Reported { code, message, hint, retryable: error.retryable },
+    if let Some(told) = told.failure.iter().chain(&told.refusal).find(said) {
+        return Failure::Host { code, message, hint: told.hint.clone(), retryable };
     }
-}
-
-/// Kebab-case, as programs that read it expect.
-fn is_code(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    let message = match message.as_str() {
+        "" => "the plugin failed without a reason".to_owned(),
+        words => mark.on(words),
+    };
+    let hint = match hint {
+        Some(words) => Some(mark.on(&words)),
+        None => failure.and_then(|told| told.hint.clone()),
+    };
+    Failure::Reported { code, message, hint, retryable }
 }
 
 /// Why the call did not return at all.
@@ -249,4 +269,34 @@ fn ended(raised: &Raised, state: &State) -> Failure {
         None => cause,
     };
     Failure::Trapped { message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Author;
+
+    fn error(message: &str, hint: Option<&str>) -> Error {
+        let (code, message, hint) = ("disk-full".to_owned(), message.to_owned(), hint.map(str::to_owned));
+        Error { code, message, hint, retryable: false }
+    }
+
+    #[test]
+    fn only_word_by_word_does_a_strangers_plugin_speak_for_the_host() {
+        let own = error("no room at /srv", Some("Make room."));
+        let told = Told { failure: Some(Error { retryable: true, ..own.clone() }), refusal: None };
+        let said = |error: Error| match reported(error, &told, &Mark::new(Author::Stranger, "redis")) {
+            Failure::Host { message, hint, retryable, .. } => ("host", message, hint, retryable),
+            Failure::Reported { message, hint, retryable, .. } => ("plugin", message, hint, retryable),
+            other => panic!("{other}"),
+        };
+        let hint = Some("Make room.".to_owned());
+        assert_eq!(said(own.clone()), ("host", "no room at /srv".to_owned(), hint.clone(), true));
+        assert_eq!(said(Error { hint: None, ..own }), ("host", "no room at /srv".to_owned(), hint.clone(), true));
+        let step = error("writing: no room at /srv", None);
+        assert_eq!(said(step), ("plugin", "[plugin redis] writing: no room at /srv".to_owned(), hint, true));
+        let posing = error("no room at /srv", Some("Delete all."));
+        let marked = Some("[plugin redis] Delete all.".to_owned());
+        assert_eq!(said(posing), ("plugin", "[plugin redis] no room at /srv".to_owned(), marked, true));
+    }
 }

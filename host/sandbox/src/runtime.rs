@@ -13,7 +13,7 @@ use crate::imports::{self, EnginePre};
 use crate::plugin::Plugin;
 use crate::state::State;
 use crate::voice::harmless;
-use crate::{Compiler, Description, Failure, Limits};
+use crate::{Author, Compiler, Description, Failure, Limits};
 
 /// The WASM engine, its epoch clock and the authenticated cache of compiled code. One for each process.
 #[derive(Clone)]
@@ -61,10 +61,11 @@ impl Runtime {
         Ok(Self { shared: Arc::new(Shared { engine, linker, cache, limits }) })
     }
 
-    /// Compiles a component (or takes it from the cache), checks its imports, and asks it to describe itself.
+    /// Compiles a component (or takes it from the cache), checks its imports, and asks it to describe itself. What it says from then
+    /// on is marked as its `author` needs.
     ///
     /// Errors: [`Failure::Unusable`] names what is wrong with it; any other means that `describe` itself failed.
-    pub async fn load(&self, component: Arc<[u8]>) -> Result<Plugin, Failure> {
+    pub async fn load(&self, component: Arc<[u8]>, author: Author) -> Result<Plugin, Failure> {
         if component.len() > COMPONENT_BYTES_MAX {
             return Err(Failure::Unusable(format!("it has more than {} MiB", COMPONENT_BYTES_MAX >> 20)));
         }
@@ -76,7 +77,7 @@ impl Runtime {
             .await
             .map_err(|error| Failure::host("internal", format!("compiling a plugin ended early: {error}")))??;
         let described = crate::run::describe(prepared.pre.clone(), self.shared.limits.clone()).await?;
-        Ok(Plugin::new(prepared, component, Description::parse(described)?))
+        Ok(Plugin::new(prepared, component, Description::parse(described)?, author))
     }
 
     /// Forgets the compiled code of a component that will not be loaded again.

@@ -19,8 +19,17 @@ use crate::limits::{Entries, Limiter, Limits, Output, Streams};
 use crate::runtime::TICK;
 use crate::tls::Tls;
 use crate::tree::Tree;
-use crate::voice::{Voice, Watch};
+use crate::voice::{Mark, Voice, Watch};
 use crate::wasi;
+
+/// The last errors that the guest was told, to know them again when the guest hands them on.
+#[derive(Default)]
+pub(crate) struct Told {
+    /// Of the host's own work.
+    pub(crate) failure: Option<Error>,
+    /// Of what the guest asked for.
+    pub(crate) refusal: Option<Error>,
+}
 
 /// The data of one store, that is of one run.
 pub(crate) struct State {
@@ -41,8 +50,7 @@ pub(crate) struct State {
     /// The granted roots; without the grant there are none.
     pub(crate) tree: Arc<Tree>,
     pub(crate) extraction: Extraction,
-    /// The last error of the host's own that the guest was told, to know it again when the guest hands it on.
-    pub(crate) told: Option<Error>,
+    pub(crate) told: Told,
     wasi: WasiCtx,
     limits: Limits,
     /// Ticks of guest code since the last host call.
@@ -51,12 +59,17 @@ pub(crate) struct State {
 
 impl State {
     /// Opens what is granted. Errors: a root cannot be opened.
-    pub(crate) fn new(grants: Grants, watch: Watch, cancel: CancellationToken) -> Result<Self, crate::Failure> {
+    pub(crate) fn new(
+        grants: Grants,
+        watch: Watch,
+        cancel: CancellationToken,
+        mark: Mark,
+    ) -> Result<Self, crate::Failure> {
         let limits = grants.limits;
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles);
         let guard = Guard::new(&limits, cancel);
-        let voice = Voice::new(watch.events);
+        let voice = Voice::new(watch.events, mark);
         let tls = Tls::new(grants.tls);
         Ok(Self {
             table,
@@ -73,7 +86,7 @@ impl State {
             archive: Archive { writer: grants.writer, current: grants.current, parent: grants.parent },
             tree: Arc::new(Tree::open(grants.destination)?),
             extraction: Extraction::default(),
-            told: None,
+            told: Told::default(),
             guard,
             voice,
             limits,

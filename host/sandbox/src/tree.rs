@@ -18,7 +18,15 @@ use crate::{Failure, paths};
 pub(crate) struct Tree {
     roots: Vec<Root>,
     owner: Option<(Uid, Gid)>,
-    written: AtomicU64,
+    files: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// What a run wrote: its finished files, however they came to be, without directories and links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
 }
 
 struct Root {
@@ -36,26 +44,31 @@ impl Tree {
     /// Opens the roots. The operator's own path to a root may have links; nothing beneath it may.
     pub(crate) fn open(destination: Option<Destination>) -> Result<Self, Failure> {
         let Some(destination) = destination else {
-            return Ok(Self { roots: Vec::new(), owner: None, written: AtomicU64::new(0) });
+            return Ok(Self::of(Vec::new(), None));
         };
         let roots =
             destination.roots.into_iter().map(|(name, path)| Root::open(name, &path)).collect::<Result<_, _>>()?;
         let owner = destination.owner.map(|(user, group)| (Uid::from_raw(user), Gid::from_raw(group)));
-        Ok(Self { roots, owner, written: AtomicU64::new(0) })
+        Ok(Self::of(roots, owner))
+    }
+
+    fn of(roots: Vec<Root>, owner: Option<(Uid, Gid)>) -> Self {
+        Self { roots, owner, files: AtomicU64::new(0), bytes: AtomicU64::new(0) }
     }
 
     pub(crate) fn roots(&self) -> impl Iterator<Item = (&str, &Path)> {
         self.roots.iter().map(|root| (root.name.as_str(), root.real.as_path()))
     }
 
-    /// Counts a finished file's bytes.
+    /// Counts a finished file of so many bytes.
     pub(crate) fn count(&self, bytes: u64) {
-        self.written.fetch_add(bytes, Ordering::Relaxed);
+        self.files.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes of all files so far.
-    pub(crate) fn written(&self) -> u64 {
-        self.written.load(Ordering::Relaxed)
+    /// All files so far.
+    pub(crate) fn written(&self) -> Written {
+        Written { files: self.files.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
     }
 
     /// Creates one directory; "" gives mode and owner to the root itself.
@@ -241,7 +254,7 @@ mod tests {
         tree.create_directory("", "base", 0o750).ok().expect("created");
         assert_eq!(write(&tree, "base/1259").ok(), Some(7));
         tree.sync().ok().expect("durable");
-        assert_eq!(tree.written(), 7);
+        assert_eq!(tree.written(), Written { files: 1, bytes: 7 });
         let mode =
             |path: &str| std::fs::metadata(directory.path().join(path)).expect("there").permissions().mode() & 0o7777;
         assert_eq!((mode("main"), mode("main/base"), mode("main/base/1259")), (0o700, 0o750, 0o640));

@@ -8,6 +8,32 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+/// Whose a plugin is, and with it whose its words are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// It came with the binary: its words are the product's own.
+    Ours,
+    /// It was installed, or came with a backup: people are told with each of its words that it is the plugin's.
+    Stranger,
+}
+
+/// What stands before the words of a stranger's plugin; nothing before our own.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mark(Arc<str>);
+
+impl Mark {
+    pub(crate) fn new(author: Author, plugin: &str) -> Self {
+        match author {
+            Author::Ours => Self::default(),
+            Author::Stranger => Self(format!("[plugin {plugin}] ").into()),
+        }
+    }
+
+    pub(crate) fn on(&self, text: &str) -> String {
+        if text.is_empty() { String::new() } else { format!("{}{text}", self.0) }
+    }
+}
+
 /// Hears what a guest does while it runs, and can stop it.
 #[derive(Clone)]
 pub struct Watch {
@@ -49,6 +75,7 @@ pub(crate) struct Voice(Arc<Mutex<Inner>>);
 
 struct Inner {
     events: Arc<dyn Events>,
+    mark: Mark,
     allowance: u32,
     refilled: Instant,
     left_out: u64,
@@ -57,9 +84,9 @@ struct Inner {
 }
 
 impl Voice {
-    pub(crate) fn new(events: Arc<dyn Events>) -> Self {
-        let now = Instant::now();
-        let inner = Inner { events, allowance: BURST, refilled: now, left_out: 0, progress: None, last_error: None };
+    pub(crate) fn new(events: Arc<dyn Events>, mark: Mark) -> Self {
+        let refilled = Instant::now();
+        let inner = Inner { events, mark, allowance: BURST, refilled, left_out: 0, progress: None, last_error: None };
         Self(Arc::new(Mutex::new(inner)))
     }
 
@@ -80,7 +107,7 @@ impl Voice {
         }
         inner.allowance -= 1;
         inner.admit_left_out();
-        inner.events.log(level, &message);
+        inner.events.log(level, &inner.mark.on(&message));
     }
 
     pub(crate) fn progress(&self, phase: &str, done: u64, total: Option<u64>, unit: &str) {
@@ -94,8 +121,13 @@ impl Voice {
             }
             soon => return inner.progress = soon,
         };
-        inner.events.progress(&phase, done, total, &harmless(unit, NAME));
+        inner.events.progress(&inner.mark.on(&phase), done, total, &harmless(unit, NAME));
         inner.progress = Some(Progress { phase, since, turns });
+    }
+
+    /// What stands before the guest's words.
+    pub(crate) fn mark(&self) -> Mark {
+        self.inner().mark.clone()
     }
 
     /// The last error that the guest logged: a panic's message comes only this way.
@@ -150,6 +182,12 @@ pub fn harmless(text: &str, limit: usize) -> String {
     clean
 }
 
+/// Whether a text is a code as programs read it: kebab-case, and short.
+pub fn is_code(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -174,9 +212,23 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_words_of_a_strangers_plugin_are_marked_and_ours_are_not() {
+        for (author, expected) in [
+            (Author::Stranger, ["info: [plugin redis] done", "[plugin redis] copy 1 bytes"]),
+            (Author::Ours, ["info: done", "copy 1 bytes"]),
+        ] {
+            let heard = Arc::new(Heard::default());
+            let voice = Voice::new(heard.clone(), Mark::new(author, "redis"));
+            voice.log("info", "done");
+            voice.progress("copy", 1, None, "bytes");
+            assert_eq!(*heard.0.lock().expect("unpoisoned"), expected);
+        }
+    }
+
+    #[test]
     fn a_flood_is_counted() {
         let heard = Arc::new(Heard::default());
-        let voice = Voice::new(heard.clone());
+        let voice = Voice::new(heard.clone(), Mark::default());
         for _ in 0..100_000 {
             voice.log("nonsense", "again");
         }
@@ -190,7 +242,7 @@ pub(crate) mod tests {
     #[test]
     fn progress_ends_with_its_last_value() {
         let heard = Arc::new(Heard::default());
-        let voice = Voice::new(heard.clone());
+        let voice = Voice::new(heard.clone(), Mark::default());
         for done in 0..=1_000 {
             voice.progress("copy", done, Some(1_000), "bytes");
         }
@@ -203,7 +255,7 @@ pub(crate) mod tests {
     #[test]
     fn a_flood_of_phases_is_not_passed_on() {
         let heard = Arc::new(Heard::default());
-        let voice = Voice::new(heard.clone());
+        let voice = Voice::new(heard.clone(), Mark::default());
         let began = Instant::now();
         for number in 0..10_000 {
             voice.progress(&format!("phase {number}"), number, Some(number), "bytes");

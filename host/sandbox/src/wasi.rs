@@ -103,12 +103,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::voice::Mark;
     use crate::voice::tests::Heard;
 
     #[test]
     fn printed_bytes_become_bounded_lines() {
         let heard = Arc::new(Heard::default());
-        let printed = Printed { voice: Voice::new(heard.clone()), level: "warn" };
+        let printed = Printed { voice: Voice::new(heard.clone(), Mark::default()), level: "warn" };
         let mut stream = printed.p2_stream();
         for bytes in ["one\ntw".as_bytes(), b"o\r\n\xff", &[b'x'; 3 * LINE]] {
             assert!(stream.write(Bytes::copy_from_slice(bytes)).is_ok());

@@ -123,7 +123,7 @@ fn check(document: &serde_json::Value, writer: &BackupWriter) -> Result<Inventor
     let fault = |code: &str, message: String| {
         Error::new(ErrorKind::Internal, code, message).hint("The backup was not kept. This is a fault of the plugin.")
     };
-    let mut inventory: Inventory = serde_json::from_value(document.clone())
+    let inventory: Inventory = serde_json::from_value(document.clone())
         .map_err(|error| fault("bad-inventory", format!("the plugin's inventory cannot be read: {error}")))?;
     let (entries, bytes) = writer.totals();
     if (inventory.entries, inventory.bytes) != (entries, bytes) {
@@ -135,26 +135,10 @@ fn check(document: &serde_json::Value, writer: &BackupWriter) -> Result<Inventor
             ),
         ));
     }
-    bound_warnings(&mut inventory.warnings);
     if bytes == 0 {
         return Err(fault("empty-backup", "the plugin sent no bytes".to_owned()));
     }
     Ok(inventory)
-}
-
-/// Heads hold the warnings for as long as the backup lives: a plugin that warns without end shall not fill them. The whole is
-/// in the backup's own document.
-fn bound_warnings(warnings: &mut Vec<String>) {
-    const WARNINGS_MAX: usize = 1_000;
-    const WARNING_BYTES_MAX: usize = 1 << 10;
-    let more = warnings.len().saturating_sub(WARNINGS_MAX);
-    warnings.truncate(WARNINGS_MAX);
-    for warning in warnings.iter_mut() {
-        warning.truncate(warning.floor_char_boundary(WARNING_BYTES_MAX));
-    }
-    if more > 0 {
-        warnings.push(format!("{more} more warnings are in the backup's document"));
-    }
 }
 
 fn record(
@@ -189,7 +173,7 @@ fn record(
         logical_bytes: inventory.bytes,
         stored_bytes: 0,
         parent: None,
-        warnings: words::texts(&inventory.warnings),
+        warnings: words::warnings(plugin, &inventory.warnings),
         verifications: Vec::new(),
         site: instance.site.clone(),
     })
@@ -231,21 +215,4 @@ pub(super) async fn note_wait(context: &Context) -> Result<(), Error> {
     let uid = context.payload::<Payload>()?.backup;
     context.state.catalog.backup_phase(&uid, "waiting for another attempt", clock::now_ms()).await?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn warnings_without_end_are_bounded_and_counted() {
-        let mut warnings = vec!["é".repeat(1_000); 1_500];
-        bound_warnings(&mut warnings);
-        assert_eq!(warnings.len(), 1_001);
-        assert!(warnings.iter().all(|warning| warning.len() <= 1 << 10));
-        assert!(warnings[1_000].starts_with("500 more"));
-        let mut few = vec!["one".to_owned()];
-        bound_warnings(&mut few);
-        assert_eq!(few, ["one"]);
-    }
 }

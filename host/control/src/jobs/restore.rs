@@ -9,14 +9,22 @@ use serde::{Deserialize, Serialize};
 use super::Context;
 use crate::destination::Directories;
 use crate::resources::CreateRestore;
-use crate::words::make_harmless;
-use crate::{Error, ErrorKind, backups};
+use crate::{Error, ErrorKind, backups, words};
 
 /// What the job's row says.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Payload {
     pub(crate) backup: String,
     pub(crate) request: CreateRestore,
+}
+
+/// A plugin's answer.
+#[derive(Debug, Deserialize)]
+struct Restored {
+    files: u64,
+    bytes: u64,
+    #[serde(default)]
+    notes: Vec<String>,
 }
 
 pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
@@ -42,18 +50,25 @@ pub(crate) async fn write(
     let grants = Grants { current: Some(reader), destination: Some(destination), limits, ..Grants::default() };
     let events = Arc::clone(&watch.events);
     let restored = plugin.run(Call::Restore(serde_json::json!({ "overwrite": false })), grants, watch).await;
-    match restored {
-        Ok(mut document) => {
-            make_harmless(&mut document["notes"]);
-            Ok(document)
-        }
-        Err(failure) => {
+    match restored.map_err(Error::from).and_then(|document| report(plugin, document)) {
+        Ok(report) => Ok(report),
+        Err(error) => {
             if let Err(error) = clear(directories).await {
                 events.log("error", &format!("what was restored so far could not be removed: {error}"));
             }
-            Err(failure.into())
+            Err(error)
         }
     }
+}
+
+/// What is told of a restore. Its counts are those of the host too, else there would be no document.
+fn report(plugin: &Plugin, document: serde_json::Value) -> Result<serde_json::Value, Error> {
+    let restored: Restored = serde_json::from_value(document).map_err(|error| {
+        Error::new(ErrorKind::Internal, "plugin-answer", format!("the plugin's answer cannot be read: {error}"))
+            .hint("Nothing was kept. This is a fault of the plugin.")
+    })?;
+    let notes = words::notes(plugin, &restored.notes);
+    Ok(serde_json::json!({ "files": restored.files, "bytes": restored.bytes, "notes": notes }))
 }
 
 /// Empties the directories, which may take as long as filling them did.

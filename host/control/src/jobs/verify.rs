@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use holdfast_repository::{BackupReader, Entry, EntryKind, Repository, Verification};
-use holdfast_sandbox::{Call, Events, Grants};
+use holdfast_sandbox::{Call, Events, Grants, Plugin};
 use serde::{Deserialize, Serialize};
 
 use super::Context;
@@ -57,9 +57,8 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
         detail: detail(&outcome),
     };
     note(context, &row, &proof).await?;
-    Ok(
-        serde_json::json!({ "level": proof.level, "target": proof.target, "passed": proof.passed, "checks": outcome.checks }),
-    )
+    let checks = listed(outcome.checks);
+    Ok(serde_json::json!({ "level": proof.level, "target": proof.target, "passed": proof.passed, "checks": checks }))
 }
 
 /// Reads every byte of every entry; each chunk is authenticated and hashed on its way.
@@ -125,9 +124,12 @@ async fn engine(
     let plugins = &context.state.plugins;
     let plugin = plugins.for_backup(&row.engine, repository, reader.component()).await?;
     let grants = Grants { current: Some(reader), limits: plugins.limits(), ..Grants::default() };
-    let mut document =
-        plugin.run(Call::Verify(serde_json::json!({ "level": "engine" })), grants, context.watch()).await?;
-    words::make_harmless(&mut document);
+    let document = plugin.run(Call::Verify(serde_json::json!({ "level": "engine" })), grants, context.watch()).await?;
+    judge(&plugin, document)
+}
+
+/// A plugin's judgement, made fit for people.
+fn judge(plugin: &Plugin, document: serde_json::Value) -> Result<Answer, Error> {
     let mut answer: Answer = serde_json::from_value(document).map_err(|error| {
         Error::new(
             ErrorKind::Internal,
@@ -137,7 +139,24 @@ async fn engine(
     })?;
     // A check that failed is not outvoted.
     answer.passed &= answer.checks.iter().all(|check| check.passed);
+    for check in &mut answer.checks {
+        check.name = words::code(&check.name);
+        check.detail = words::text(plugin, &check.detail);
+    }
     Ok(answer)
+}
+
+/// The checks that a job's result lists: those that failed come first, and one more says how many there are beyond the bound.
+fn listed(mut checks: Vec<Check>) -> Vec<Check> {
+    const LISTED: usize = 1_000;
+    checks.sort_by_key(|check| check.passed);
+    let more = checks.split_off(checks.len().min(LISTED));
+    if !more.is_empty() {
+        let passed = more.iter().all(|check| check.passed);
+        let detail = format!("{} more checks are not listed", more.len());
+        checks.push(Check { name: "more".to_owned(), passed, detail });
+    }
+    checks
 }
 
 /// One line about a proof; heads keep it, so it is bounded.
@@ -179,4 +198,17 @@ async fn note_at(context: &Context, row: &BackupRow, target: &TargetRow, proof: 
         repository.amend(domain, vec![record]).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_that_failed_is_listed_whatever_comes_before_it() {
+        let check = |passed| Check { name: "page".to_owned(), passed, detail: String::new() };
+        let listed = listed((0..3_000).map(|number| check(number != 2_999)).collect());
+        assert_eq!((listed.len(), listed[0].passed, listed[1].passed), (1_001, false, true));
+        assert_eq!((listed[1_000].detail.as_str(), listed[1_000].passed), ("2000 more checks are not listed", true));
+    }
 }

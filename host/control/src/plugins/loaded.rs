@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdfast_catalog::PluginRow;
 use holdfast_repository::{Digest, Repository};
-use holdfast_sandbox::{Description, Limits, Plugin, Runtime, RuntimeOptions};
+use holdfast_sandbox::{Author, Description, Limits, Plugin, Runtime, RuntimeOptions};
 
 use crate::Error;
 use crate::data_dir::DataDir;
@@ -48,7 +48,7 @@ impl Plugins {
             change: tokio::sync::Mutex::default(),
         };
         for component in components {
-            let plugin = plugins.runtime.load(component.clone()).await?;
+            let plugin = plugins.runtime.load(component.clone(), Author::Ours).await?;
             plugins.add(Loaded { plugin, installed_ms: None });
         }
         Ok(plugins)
@@ -83,9 +83,9 @@ impl Plugins {
         Ok(plugin)
     }
 
-    /// Compiles a component and asks it who it is.
+    /// Compiles a component that did not come with the binary, and asks it who it is.
     pub(crate) async fn compile(&self, component: Arc<[u8]>) -> Result<Plugin, Error> {
-        Ok(self.runtime.load(component).await?)
+        Ok(self.runtime.load(component, Author::Stranger).await?)
     }
 
     /// What every run is bounded by.

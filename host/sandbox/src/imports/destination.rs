@@ -64,6 +64,6 @@ impl State {
         let tree = Arc::clone(&self.tree);
         let synced = self.guard.wait(tokio::task::spawn_blocking(move || tree.sync())).await?;
         synced.map_err(|error| CallError::Stopped(wasmtime::Error::new(error)))??;
-        Ok(self.tree.written())
+        Ok(self.tree.written().bytes)
     }
 }

@@ -85,9 +85,12 @@ impl From<Repository> for CallError {
 impl Host for State {
     fn convert_error(&mut self, error: CallError) -> wasmtime::Result<Error> {
         match error {
-            CallError::Refused(error) => Ok(error),
+            CallError::Refused(error) => {
+                self.told.refusal = Some(error.clone());
+                Ok(error)
+            }
             CallError::Failed(error) => {
-                self.told = Some(error.clone());
+                self.told.failure = Some(error.clone());
                 Ok(error)
             }
             CallError::Stopped(error) => Err(error),

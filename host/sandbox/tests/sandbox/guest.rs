@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use holdfast_sandbox::{
-    Call, Compiler, Events, Failure, Grants, Limits, Member, Plugin, Runtime, RuntimeOptions, TlsMode, TlsPolicy, Watch,
+    Author, Call, Compiler, Events, Failure, Grants, Limits, Member, Plugin, Runtime, RuntimeOptions, TlsMode,
+    TlsPolicy, Watch,
 };
 use holdfast_text_guests::Guest;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +35,7 @@ impl Sandbox {
     }
 
     pub async fn load(&self, component: Arc<[u8]>) -> Plugin {
-        self.runtime.load(component).await.expect("a usable plugin")
+        self.runtime.load(component, Author::Ours).await.expect("a usable plugin")
     }
 
     /// Loads a guest and runs its probe.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::guest::{CONNECT, DONE, RESULT, Sandbox, code, component, limit, limited, member, watch, with_memory};
-use holdfast_sandbox::{Call, Destination, Failure, Grants, Limits, Member};
+use holdfast_sandbox::{Author, Call, Destination, Failure, Grants, Limits, Member};
 use holdfast_text_guests::Guest;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixListener};
@@ -40,7 +40,7 @@ async fn a_memory_bomb_is_refused() {
     let limits = Limits { memory_bytes: 8 << 20, ..Limits::default() };
     assert_eq!(limit(Sandbox::new().probe(component("", bomb), limited(limits)).await), "memory");
     // A guest that begins with too much does not even describe itself.
-    let loaded = Sandbox::new().runtime.load(with_memory(5_000, "", DONE)).await;
+    let loaded = Sandbox::new().runtime.load(with_memory(5_000, "", DONE), Author::Ours).await;
     assert!(matches!(loaded.err(), Some(Failure::Limit { limit: "memory", .. })));
 }
 
@@ -130,7 +130,7 @@ async fn only_granted_members_are_dialled() {
     let first = format!("{CONNECT} unreachable");
     let refused = Sandbox::new().probe(component("", &first), member(port)).await;
     match refused {
-        Err(Failure::Reported { code, hint: Some(hint), retryable: true, .. }) => {
+        Err(Failure::Host { code, hint: Some(hint), retryable: true, .. }) => {
             assert_eq!(code, "connection-refused");
             assert!(hint.contains(&format!("127.0.0.1:{port}")), "{hint}");
         }
@@ -318,14 +318,14 @@ async fn a_guest_that_sleeps_in_wasi_is_killed() {
 async fn what_is_not_offered_is_refused_by_name() {
     let seven = "(i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 64)";
     let guest = component("", &format!("(call $spawn {seven}) unreachable"));
-    match Sandbox::new().runtime.load(guest).await.err() {
+    match Sandbox::new().runtime.load(guest, Author::Ours).await.err() {
         Some(Failure::Unusable(message)) => {
             assert!(message.contains("holdfast:engine/process"), "{message}")
         }
         other => panic!("{other:?}"),
     }
     for bytes in [&b""[..], b"\0asm\x01\0\0\0", b"\0asm\x0d\0\x01\0"] {
-        let loaded = Sandbox::new().runtime.load(bytes.into()).await;
+        let loaded = Sandbox::new().runtime.load(bytes.into(), Author::Ours).await;
         assert!(matches!(loaded.err(), Some(Failure::Unusable(_))), "{bytes:?} is no plugin");
     }
 }
@@ -342,6 +342,6 @@ async fn tampered_code_is_compiled_anew() {
     bad[middle] ^= 1;
     std::fs::write(&file, &bad).expect("written");
     let again = crate::guest::runtime(sandbox.directory.path());
-    assert!(again.load(guest).await.is_ok());
+    assert!(again.load(guest, Author::Ours).await.is_ok());
     assert_ne!(std::fs::read(&file).expect("kept"), bad, "what lay there was replaced");
 }

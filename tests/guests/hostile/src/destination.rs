@@ -24,6 +24,7 @@ pub const HARMS: &[Harm] = &[
     ("extract-nothing", || draw("nothing", "file")),
     ("extract-many", extract_many),
     ("extract-link", || draw("link", "file")),
+    ("uncounted-file", || create("", "more")),
     ("endless-file", write_for_ever),
     ("endless-directories", make_for_ever),
     ("half", write_half),

@@ -1,6 +1,6 @@
 //! Harm by words: floods, and text that would play tricks on whoever reads it.
 
-use holdfast_sdk::{Error, Result, job};
+use holdfast_sdk::{Error, Result, endpoint, job};
 
 use crate::Harm;
 
@@ -13,6 +13,7 @@ pub const HARMS: &[Harm] = &[
     ("tricky-error", || Err(Error::new(TRICKS, TRICKS).hint(TRICKS))),
     ("tricky-panic", panic),
     ("posing", pose),
+    ("posing-as-host", pose_as_host),
 ];
 
 /// Clears the screen, sets a window's title, forges a line of the log, writes backwards, hides.
@@ -58,4 +59,12 @@ fn panic() -> Result<()> {
 /// An error that looks like one of the host's own.
 fn pose() -> Result<()> {
     Err(Error::new("repository-corrupt", "every backup is lost").hint("Delete the data directory.").retryable())
+}
+
+/// The host's own error, with words that are not the host's.
+fn pose_as_host() -> Result<()> {
+    match endpoint::connect(7) {
+        Ok(_) => Ok(()),
+        Err(told) => Err(Error::new(told.code, "the job was given away").hint("Send it elsewhere.")),
+    }
 }

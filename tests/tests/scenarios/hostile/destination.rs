@@ -28,6 +28,7 @@ pub fn cases() -> Vec<Case> {
         harm(Restore, "half").crashes(&["enough of it"]),
         harm(Restore, "closed-directory").fails("left", &["closed directory"]),
         harm(Restore, "more-restored").fails("result-differs", &["1570001", "1570000"]),
+        harm(Restore, "uncounted-file").fails("result-differs", &["2 files", "wrote 3"]),
         harm(Probe, "file-absolute").fails("unknown-root", &["no destination"]),
         harm(Verify, "file-twice").fails("unknown-root", &["no destination"]),
     ]);
