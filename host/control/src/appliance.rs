@@ -26,7 +26,7 @@ pub struct Options {
     pub primary_url: Option<String>,
     /// `[repository] site`; `local` by default.
     pub primary_site: Option<String>,
-    /// Backups, restores and verifications that run side by side.
+    /// Jobs of one lane that run side by side.
     pub workers: usize,
     /// Bounds on every run of a plugin.
     pub limits: Limits,

@@ -31,7 +31,8 @@ impl Appliance {
         let instance = instances::find(state, name).await?;
         let row = new_row(state, &instance, request).await?;
         let payload = jobs::backup::Payload { backup: row.uid.clone() };
-        let job = jobs::new_job(JobKind::Backup, row.full_name(), &payload, Some(instance.uid))?;
+        let author = state.plugins.author(&row.engine);
+        let job = jobs::new_job(JobKind::Backup, author, row.full_name(), &payload, Some(instance.uid))?;
         let row = match state.catalog.insert_backup_with_job(row, job, key).await? {
             InsertedBackup::New { backup, .. } => {
                 state.queue.wake();
@@ -112,7 +113,8 @@ impl Appliance {
         }
         let row = find_usable(state, name, backup).await?;
         let payload = jobs::verify::Payload { backup: row.uid.clone(), level: request.level, from: request.from };
-        let job = jobs::enqueue(state, JobKind::Verify, format!("{name}/{}", row.name), &payload, None).await?;
+        let author = state.plugins.author(&row.engine);
+        let job = jobs::enqueue(state, JobKind::Verify, author, format!("{name}/{}", row.name), &payload).await?;
         state.audit(who, "backup.verify", &job.subject).await?;
         Ok(views::job(&job))
     }

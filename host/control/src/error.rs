@@ -167,7 +167,7 @@ impl From<holdfast_sandbox::Failure> for Error {
 /// How an operator gives more of what a plugin had too little of, if that is theirs to give.
 fn limit_hint(limit: &str) -> String {
     match limit {
-        "memory" | "wall" | "cpu" | "idle" | "output" | "entries" | "compile-memory" | "compile-time" => {
+        "memory" | "wall" | "cpu" | "idle" | "output" | "entries" | "records" | "compile-memory" | "compile-time" => {
             format!(
                 "Nothing else was affected. If the work truly needs more, raise `{limit}` in [limits] of holdfast.toml and restart."
             )

@@ -1,6 +1,7 @@
 //! Operations on the archive store as a whole.
 
 use holdfast_catalog::{TargetRole, TargetRow};
+use holdfast_sandbox::Author;
 
 use crate::appliance::State;
 use crate::jobs::{self, JobKind};
@@ -42,7 +43,7 @@ impl Appliance {
             bytes_per_second: request.bytes_per_second,
             heal: request.heal,
         };
-        let job = jobs::enqueue(state, JobKind::Check, target.name, &payload, None).await?;
+        let job = jobs::enqueue(state, JobKind::Check, Author::Ours, target.name, &payload).await?;
         state.audit(who, "repository.check", &job.subject).await?;
         Ok(views::job(&job))
     }

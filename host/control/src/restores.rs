@@ -19,7 +19,8 @@ impl Appliance {
         // What `latest` means is settled now and not when the job runs.
         request.backup = format!("{name}/{}", row.name);
         let payload = jobs::restore::Payload { backup: row.uid.clone(), request };
-        let job = jobs::enqueue(state, JobKind::Restore, format!("{name}/{}", row.name), &payload, None).await?;
+        let author = state.plugins.author(&row.engine);
+        let job = jobs::enqueue(state, JobKind::Restore, author, format!("{name}/{}", row.name), &payload).await?;
         state.audit(who, "restore", &job.subject).await?;
         Ok(views::job(&job))
     }

@@ -45,4 +45,4 @@ pub use model::{
 };
 pub use reader::{BackupReader, ContentReader, EntryReader, Opener, PartReader};
 pub use repository::Repository;
-pub use writer::{BackupWriter, EntryWriter};
+pub use writer::{BackupWriter, EntryWriter, INLINE_MAX};

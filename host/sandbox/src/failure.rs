@@ -24,7 +24,7 @@ pub enum Failure {
     /// The guest went past one of its [`crate::Limits`].
     #[error("the plugin exceeded its limit: {limit} ({detail})")]
     Limit {
-        /// A name that operators find in the documentation: `memory`, `wall`, `cpu`, `idle`, `output`, `entries`, `streams`,
+        /// A name that operators find in the documentation: `memory`, `wall`, `cpu`, `idle`, `output`, `entries`, `records`, `streams`,
         /// `handles`, `host-call`, `table`, `instances`, or of compiling it `compile-memory`, `compile-time`, `compiled-code`.
         limit: &'static str,
         /// The bound that was set, and what went past it.

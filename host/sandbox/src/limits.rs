@@ -26,9 +26,11 @@ pub struct Limits {
     pub hostcall_bytes: usize,
     /// All bytes a guest may write to archive and destination.
     pub output_bytes: u64,
-    /// Entries written to the archive and files, directories and links made at the destination. The host keeps the names of
-    /// entries in memory until the commit, so one counts for each KiB of its names and annotations.
+    /// Entries written to the archive, and files, directories and links made at the destination.
     pub entries: u64,
+    /// Bytes that the host keeps of the archive's entries until the commit: their names, their annotations, and the contents that are
+    /// short enough to lie beside them.
+    pub records_bytes: u64,
     /// From start to end.
     pub wall: Duration,
     /// Guest code between two host calls.
@@ -49,6 +51,7 @@ impl Default for Limits {
             hostcall_bytes: 1 << 20,
             output_bytes: 16 << 40,
             entries: 1_000_000,
+            records_bytes: 384 << 20,
             wall: Duration::from_secs(24 * 60 * 60),
             cpu: Duration::from_secs(10),
             idle: Duration::from_secs(5 * 60),
@@ -166,36 +169,48 @@ impl Output {
     }
 }
 
-/// Counts what a run makes that has a name.
+/// Counts what a run makes that has a name, and what the host keeps of it.
 #[derive(Clone, Debug)]
-pub(crate) struct Entries(Budget);
+pub(crate) struct Entries {
+    count: Budget,
+    records: Budget,
+}
 
-/// Bytes of names and annotations up to which an entry counts as one.
-const NAMES: u64 = 1 << 10;
+/// About what holds the record of an entry together.
+const RECORD: usize = 192;
+/// The same of an annotation.
+const ANNOTATION: usize = 96;
 
 impl Entries {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self(Budget::new(limits.entries.saturating_mul(NAMES)))
+        Self { count: Budget::new(limits.entries), records: Budget::new(limits.records_bytes) }
     }
 
-    /// Counts one with names and annotations of so many bytes.
-    pub(crate) fn begin(&self, names: usize) -> Result<(), Stop> {
-        self.take((names as u64).max(NAMES))
-    }
-
-    /// Counts an annotation that is added later.
-    pub(crate) fn annotate(&self, bytes: usize) -> Result<(), Stop> {
-        /// About what the host needs to keep the shortest.
-        const LEAST: u64 = 128;
-        self.take((bytes as u64).max(LEAST))
-    }
-
-    fn take(&self, bytes: u64) -> Result<(), Stop> {
-        if self.0.take(bytes) {
+    /// Counts something that is made at the destination: the host keeps nothing of it.
+    pub(crate) fn make(&self) -> Result<(), Stop> {
+        if self.count.take(1) {
             return Ok(());
         }
-        let detail = format!("{} may be made, one for each KiB of names", self.0.most / NAMES);
-        Err(Stop::Limit { limit: "entries", detail })
+        Err(Stop::Limit { limit: "entries", detail: format!("{} may be made", self.count.most) })
+    }
+
+    /// Counts an entry of the archive, of which so many bytes are kept besides its annotations.
+    pub(crate) fn record(&self, bytes: usize) -> Result<(), Stop> {
+        self.make()?;
+        self.keep(RECORD + bytes)
+    }
+
+    /// Counts an annotation of an entry.
+    pub(crate) fn annotate(&self, key: &str, value: &str) -> Result<(), Stop> {
+        self.keep(ANNOTATION + key.len() + value.len())
+    }
+
+    fn keep(&self, bytes: usize) -> Result<(), Stop> {
+        if self.records.take(bytes as u64) {
+            return Ok(());
+        }
+        let detail = format!("{} MiB may be kept of names, annotations and short contents", self.records.most >> 20);
+        Err(Stop::Limit { limit: "records", detail })
     }
 }
 
@@ -253,11 +268,13 @@ mod tests {
     }
 
     #[test]
-    fn long_names_count_as_several_entries() {
-        let entries = Entries::new(&Limits { entries: 3, ..Limits::default() });
-        assert!(entries.begin(10).is_ok());
-        assert!(entries.begin(2_048).is_ok());
-        assert!(matches!(entries.annotate(1), Err(Stop::Limit { limit: "entries", .. })));
+    fn entries_are_counted_and_what_is_kept_of_them_is_bounded() {
+        let entries = Entries::new(&Limits { entries: 3, records_bytes: 10_000, ..Limits::default() });
+        assert!(entries.record(10).is_ok());
+        assert!(entries.annotate("key", &"x".repeat(9_000)).is_ok());
+        assert!(matches!(entries.annotate("key", &"x".repeat(900)), Err(Stop::Limit { limit: "records", .. })));
+        assert!(entries.make().is_ok() && entries.make().is_ok());
+        assert!(matches!(entries.make(), Err(Stop::Limit { limit: "entries", .. })));
     }
 
     #[test]

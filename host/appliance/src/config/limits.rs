@@ -10,14 +10,25 @@ use serde::{Deserialize, Deserializer};
 use crate::cli::{Failure, values};
 
 /// The keys of this section.
-pub const KEYS: &[&str] =
-    &["workers", "memory", "wall", "cpu", "idle", "connect", "output", "entries", "compile-memory", "compile-time"];
+pub const KEYS: &[&str] = &[
+    "workers",
+    "memory",
+    "wall",
+    "cpu",
+    "idle",
+    "connect",
+    "output",
+    "entries",
+    "records",
+    "compile-memory",
+    "compile-time",
+];
 
 /// `[limits]`.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Limits {
-    /// Backups, restores and verifications that run side by side.
+    /// Backups and verifications that run side by side; the same number of restores, and of what plugins do that are not our own.
     pub workers: usize,
     /// Bytes of all memory of a plugin's run.
     #[serde(deserialize_with = "size")]
@@ -39,6 +50,9 @@ pub struct Limits {
     pub output: u64,
     /// Entries, files, directories and links that a run may make.
     pub entries: u64,
+    /// Bytes that are kept in memory of the entries of a backup until its end.
+    #[serde(deserialize_with = "size")]
+    pub records: u64,
     /// Bytes of all memory of a process that compiles a plugin.
     #[serde(deserialize_with = "size")]
     pub compile_memory: u64,
@@ -60,6 +74,7 @@ impl Default for Limits {
             connect: run.connect,
             output: run.output_bytes,
             entries: run.entries,
+            records: run.records_bytes,
             compile_memory: compiler.memory_bytes,
             compile_time: compiler.time,
         }
@@ -100,6 +115,7 @@ impl Limits {
             connect: self.connect,
             output_bytes: self.output,
             entries: self.entries,
+            records_bytes: self.records,
             ..holdfast_control::Limits::default()
         }
     }
@@ -125,10 +141,11 @@ mod tests {
     #[test]
     fn every_bound_is_read_with_its_unit() {
         let text = "memory = '64MiB'\nwall = '2h'\ncpu = '5s'\nidle = '1m30s'\nconnect = '3s'\noutput = '1TiB'\nentries = 7\n\
-                    compile-memory = '2GiB'\ncompile-time = '5m'\n";
+                    records = '8MiB'\ncompile-memory = '2GiB'\ncompile-time = '5m'\n";
         let limits: Limits = toml::from_str(text).unwrap();
         let run = limits.of_runs();
         assert_eq!((run.memory_bytes, run.output_bytes, run.entries), (64 << 20, 1 << 40, 7));
+        assert_eq!(run.records_bytes, 8 << 20);
         assert_eq!([run.wall, run.cpu, run.idle, run.connect].map(|time| time.as_secs()), [7_200, 5, 90, 3]);
         let compiler = CompilerLimits { memory_bytes: 2 << 30, time: Duration::from_secs(300) };
         assert!(matches!(limits.compiler(), Compiler::Child(limits) if limits == compiler));

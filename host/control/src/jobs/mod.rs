@@ -17,6 +17,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, TryFutureExt};
 use holdfast_catalog::{JobError, JobFilter, JobRow, JobState, NewJob};
+use holdfast_sandbox::Author;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -68,10 +69,14 @@ impl JobKind {
         }
     }
 
-    /// What runs side by side: work under the limit, one replication and one check a target, one export.
-    fn lane(self, subject: &str) -> String {
+    /// What runs side by side: work, restores and both by strangers' plugins under a limit each, one replication and one check a target,
+    /// one export. Whatever hangs in its lane holds up nobody in another: a restore waits for no backup, and our own plugins for no others.
+    fn lane(self, subject: &str, author: Author) -> String {
         match self {
-            Self::Backup | Self::Restore | Self::Verify => queue::WORK.to_owned(),
+            Self::Backup | Self::Verify if author == Author::Ours => queue::WORK.to_owned(),
+            Self::Backup | Self::Verify => queue::STRANGERS_WORK.to_owned(),
+            Self::Restore if author == Author::Ours => queue::RESTORE.to_owned(),
+            Self::Restore => queue::STRANGERS_RESTORE.to_owned(),
             Self::Replicate => format!("replicate:{subject}"),
             Self::Export => "export".to_owned(),
             Self::Check => format!("check:{subject}"),
@@ -151,9 +156,10 @@ async fn note_failure(kind: JobKind, context: &Context, error: &Error, retry: bo
     }
 }
 
-/// A job that is ready to be inserted.
+/// A job that is ready to be inserted; `author` is whose plugin it runs.
 pub(crate) fn new_job(
     kind: JobKind,
+    author: Author,
     subject: String,
     payload: &impl Serialize,
     instance_uid: Option<String>,
@@ -161,7 +167,7 @@ pub(crate) fn new_job(
     Ok(NewJob {
         id: holdfast_repository::WriterId::random().to_string(),
         kind: kind.name().to_owned(),
-        lane: kind.lane(&subject),
+        lane: kind.lane(&subject, author),
         subject,
         payload: serde_json::to_string(payload)
             .map_err(|error| Error::new(ErrorKind::Internal, "encoding", format!("encoding a job failed: {error}")))?,
@@ -175,11 +181,11 @@ pub(crate) fn new_job(
 pub(crate) async fn enqueue(
     state: &State,
     kind: JobKind,
+    author: Author,
     subject: String,
     payload: &impl Serialize,
-    instance_uid: Option<String>,
 ) -> Result<JobRow, Error> {
-    let job = state.catalog.enqueue_job(new_job(kind, subject, payload, instance_uid)?, clock::now_ms()).await?;
+    let job = state.catalog.enqueue_job(new_job(kind, author, subject, payload, None)?, clock::now_ms()).await?;
     state.queue.wake();
     Ok(job)
 }
@@ -192,7 +198,7 @@ async fn enqueue_follow_up(
     payload: &impl Serialize,
     not_before_ms: i64,
 ) -> Result<(), Error> {
-    let mut job = new_job(kind, subject, payload, None)?;
+    let mut job = new_job(kind, Author::Ours, subject, payload, None)?;
     job.not_before_ms = not_before_ms;
     state.catalog.enqueue_follow_up(job, clock::now_ms()).await?;
     state.queue.wake();

@@ -15,8 +15,13 @@ use super::{Context, Failed, JobKind, Reporter, failure, note_failure, recording
 use crate::appliance::State;
 use crate::{Error, ErrorKind, clock};
 
-/// The lane of backups, restores and verifications.
+/// The lane of backups and verifications.
 pub(super) const WORK: &str = "work";
+/// The lane of restores.
+pub(super) const RESTORE: &str = "restore";
+/// The same of plugins that did not come with the binary.
+pub(super) const STRANGERS_WORK: &str = "strangers-work";
+pub(super) const STRANGERS_RESTORE: &str = "strangers-restore";
 
 /// What runs now.
 pub(crate) struct Queue {
@@ -117,7 +122,8 @@ pub(crate) fn start(state: &Arc<State>) {
 /// Starts every due job that has room; how long until the next one is due.
 async fn claim_all(state: &Arc<State>) -> Result<Duration, Error> {
     let workers = u32::try_from(state.queue.workers).unwrap_or(u32::MAX);
-    let limits = LaneLimits { lanes: [(WORK.to_owned(), workers)].into(), others: 1 };
+    let lanes = [WORK, RESTORE, STRANGERS_WORK, STRANGERS_RESTORE];
+    let limits = LaneLimits { lanes: lanes.map(|lane| (lane.to_owned(), workers)).into(), others: 1 };
     let now = clock::now_ms();
     while let Some(job) = state.catalog.claim_job(now, limits.clone()).await? {
         let cancel = state.queue.stop.child_token();

@@ -165,6 +165,14 @@ impl Plugins {
         set.unusable.iter().map(problem).collect()
     }
 
+    /// Whose plugin serves an engine. One that is not loaded is not ours.
+    pub(crate) fn author(&self, engine: &str) -> Author {
+        match self.set().by_engine.get(engine) {
+            Some(Loaded { installed_ms: None, .. }) => Author::Ours,
+            _ => Author::Stranger,
+        }
+    }
+
     /// The plugin for an engine.
     pub(crate) fn of_engine(&self, engine: &str) -> Result<Plugin, Error> {
         let set = self.set();

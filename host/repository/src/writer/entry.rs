@@ -17,7 +17,7 @@ use crate::tree::{Cut, TreeBuilder};
 use crate::{ContentClass, Entry, EntryKind, Error};
 
 /// Contents up to so many bytes lie in their record.
-const INLINE_MAX: u64 = 512;
+pub const INLINE_MAX: u64 = 512;
 /// Chunks up to so many bytes are hashed by who brings them.
 const SHORT: usize = 64 << 10;
 /// First and largest buffer of content that is cut by content, in bytes.

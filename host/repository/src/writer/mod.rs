@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use entry::EntryWriter;
+pub use entry::{EntryWriter, INLINE_MAX};
 use pipeline::Pipeline;
 
 use crate::format::entry::{EntryRecord, PATH_MAX, is_valid_path};

@@ -7,6 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
+use rustix::thread::set_no_new_privs;
 use wasmtime::{Engine as WasmEngine, OutOfMemory};
 
 use super::{CODE_BYTES_MAX, CompilerLimits};
@@ -35,6 +36,8 @@ pub fn compile_stdin(limits: CompilerLimits) -> ExitCode {
 fn limit(limits: CompilerLimits) -> rustix::io::Result<()> {
     // If the host is gone already, the limit on computing ends this process: it never waits for anything.
     set_parent_process_death_signal(Some(Signal::KILL))?;
+    // No program that this process might come to run gives it a right that it has not.
+    set_no_new_privs(true)?;
     for (resource, most) in [
         (Resource::As, limits.memory_bytes),
         (Resource::Cpu, limits.time.as_secs().max(1)),

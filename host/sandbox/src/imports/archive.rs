@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use holdfast_repository::{self as repository, BackupReader, BackupWriter};
+use holdfast_repository::{self as repository, BackupReader, BackupWriter, INLINE_MAX};
 use wasmtime::component::Resource;
 
 use super::types::{CallError, misused, refused};
@@ -34,7 +34,10 @@ impl Host for State {
     async fn begin_entry(&mut self, entry: Entry, class: ContentClass) -> Result<Resource<SinkSlot>, CallError> {
         let writer = self.archive.writer()?;
         let (entry, class) = (admitted(entry)?, admitted_class(class)?);
-        self.entries.begin(names(&entry))?;
+        self.entries.record(kept(&entry))?;
+        for (key, value) in &entry.annotations {
+            self.entries.annotate(key, value)?;
+        }
         let place = self.streams.place()?;
         let writer = self.guard.wait(writer.begin_entry(entry, class)).await??;
         Ok(self.table.push(SinkSlot::new(Sink::Entry(Box::new(writer)), Some(place)))?)
@@ -45,7 +48,7 @@ impl Host for State {
         if key.len() + value.len() > EXTRA {
             return Err(misused("invalid-argument", format!("an annotation may have {EXTRA} bytes")));
         }
-        self.entries.annotate(key.len() + value.len())?;
+        self.entries.annotate(&key, &value)?;
         Ok(self.guard.wait(writer.annotate(&path, &key, &value)).await??)
     }
 
@@ -185,10 +188,24 @@ fn size(entry: &repository::Entry) -> usize {
 
 /// Bytes of all that is text in an entry, and about what holds it together.
 fn names(entry: &repository::Entry) -> usize {
-    let target = match &entry.kind {
+    let extra: usize = entry.annotations.iter().map(|(key, value)| key.len() + value.len() + 16).sum();
+    entry.path.len() + target(entry) + extra
+}
+
+fn target(entry: &repository::Entry) -> usize {
+    match &entry.kind {
         repository::EntryKind::Symlink(target) => target.len(),
         _ => 0,
+    }
+}
+
+/// Bytes that the writer keeps of an entry, annotations aside: its path, which is a key too, and a content that turns out to be short.
+/// One that was said to be longer is refused if it is not.
+fn kept(entry: &repository::Entry) -> usize {
+    let content = match (&entry.kind, entry.size) {
+        (repository::EntryKind::File, None) => INLINE_MAX,
+        (repository::EntryKind::File, Some(size)) if size <= INLINE_MAX => size,
+        _ => 0,
     };
-    let extra: usize = entry.annotations.iter().map(|(key, value)| key.len() + value.len() + 16).sum();
-    entry.path.len() + target + extra
+    2 * entry.path.len() + target(entry) + content as usize
 }

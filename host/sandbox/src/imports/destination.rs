@@ -20,19 +20,19 @@ impl Host for State {
     }
 
     async fn create_directory(&mut self, root: String, path: String, mode: u32) -> Result<(), CallError> {
-        self.entries.begin(path.len())?;
+        self.entries.make()?;
         self.tree.create_directory(&root, &path, mode)
     }
 
     async fn create_file(&mut self, root: String, path: String, mode: u32) -> Result<Resource<SinkSlot>, CallError> {
-        self.entries.begin(path.len())?;
+        self.entries.make()?;
         let place = self.streams.place()?;
         let file = Tree::create_file(&self.tree, &root, &path, mode)?;
         Ok(self.table.push(SinkSlot::new(Sink::File(Box::new(file)), Some(place)))?)
     }
 
     async fn link_root(&mut self, root: String, path: String, to_root: String) -> Result<(), CallError> {
-        self.entries.begin(path.len())?;
+        self.entries.make()?;
         self.tree.link_root(&root, &path, &to_root)
     }
 
@@ -46,7 +46,7 @@ impl Host for State {
         self.extraction.start(backup, &self.tree, &self.guard, &self.output);
         for file in files {
             let Extraction { entry, root, path, mode } = file;
-            self.entries.begin(path.len())?;
+            self.entries.make()?;
             self.guard.wait(self.extraction.queue(Order { entry, root, path, mode })).await??;
         }
         Ok(())

@@ -138,7 +138,8 @@ fn transfer_for_ever() -> Result<()> {
 
 fn begin_for_ever() -> Result<()> {
     for number in 0_u64.. {
-        begin(&number.to_string())?;
+        let empty = Entry { size: Some(0), ..file(&number.to_string()) };
+        ByteSink::finish(begin_entry(&empty, ContentClass::Bytes)?)?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Harm to memory: the guest's own, and what the host keeps for it.
 
-use holdfast_sdk::archive::{ContentClass, begin_entry, current};
+use holdfast_sdk::archive::{ContentClass, Entry, annotate, begin_entry, current};
 use holdfast_sdk::{Error, Result, endpoint, io, job};
 
 use crate::Harm;
@@ -14,6 +14,8 @@ pub const HARMS: &[Harm] = &[
     ("open-entries", open_entries),
     ("open-sources", open_sources),
     ("entry-records", record),
+    ("short-entries", record_contents),
+    ("annotations", annotate_for_ever),
     ("giant-message", say_much),
     ("giant-error", fail_at_length),
     ("error-over-limit", fail_over_limit),
@@ -83,6 +85,29 @@ fn record() -> Result<()> {
         let mut entry = file(&format!("record-{number}"));
         entry.extra.push(("much".into(), much.clone()));
         io::ByteSink::finish(begin_entry(&entry, ContentClass::Bytes)?)?;
+    }
+    Ok(())
+}
+
+/// A content that is short lies in the record.
+fn record_contents() -> Result<()> {
+    let content = noise(512);
+    for number in 0_u64.. {
+        let sink = begin_entry(&file(&number.to_string()), ContentClass::Bytes)?;
+        sink.write(&content)?;
+        io::ByteSink::finish(sink)?;
+    }
+    Ok(())
+}
+
+/// Short ones, which cost the host more than they say.
+fn annotate_for_ever() -> Result<()> {
+    for number in 0_u64.. {
+        let path = format!("annotated-{number}");
+        io::ByteSink::finish(begin_entry(&Entry { size: Some(0), ..file(&path) }, ContentClass::Bytes)?)?;
+        for key in 0..1_000 {
+            annotate(&path, &key.to_string(), "")?;
+        }
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ pub const HARMS: &[Harm] = &[
     ("little-and-often", send_often),
     ("downgrade", || downgrade(&endpoint::connect(0)?)),
     ("injected", start_late),
+    ("silent-handshake", start_late),
     ("tls-after-failure", start_twice),
     ("names-of-protocols", offer_much),
     ("drip", read_for_ever),

@@ -7,7 +7,7 @@ use holdfast_text_guests::Guest;
 use super::servers::Manner;
 
 /// Bounds that every run is given, as they stand in the configuration. What is not said is as by default.
-pub const LIMITS: [(&str, &str); 10] = [
+pub const LIMITS: [(&str, &str); 11] = [
     ("workers", "8"),
     ("memory", "\"64MiB\""),
     ("wall", "\"4s\""),
@@ -16,6 +16,7 @@ pub const LIMITS: [(&str, &str); 10] = [
     ("connect", "\"1s\""),
     ("output", "\"48MiB\""),
     ("entries", "5000"),
+    ("records", "\"3MiB\""),
     ("compile-memory", "\"512MiB\""),
     ("compile-time", "\"8s\""),
 ];

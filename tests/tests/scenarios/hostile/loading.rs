@@ -130,9 +130,13 @@ fn greed() -> Vec<Case> {
 fn bombs() -> Vec<Case> {
     vec![
         component(Describe, "bomb-of-types", encoded(&types())).refused(&["size"]),
-        component(Describe, "bomb-of-code", Guest::new("bomb-of-code").items(code()).component())
-            .exceeds("compile-time"),
+        component(Describe, "bomb-of-code", bomb_of_code()).exceeds("compile-time"),
     ]
+}
+
+/// A component that the compiler is busy with for longer than it may be.
+pub fn bomb_of_code() -> Vec<u8> {
+    Guest::new("bomb-of-code").items(code()).component()
 }
 
 /// Each type is twice the one before.

@@ -4,10 +4,13 @@
 mod abi;
 mod archive;
 mod case;
+mod compiler;
 mod destination;
 mod loading;
 mod memory;
 mod network;
+mod places;
+mod records;
 mod servers;
 mod stage;
 mod time;

@@ -27,6 +27,8 @@ pub fn cases() -> Vec<Case> {
             .with_tls()
             .against(Manner::Saying(b"Sinjected"))
             .fails("plaintext-buffered", &["8 bytes"]),
+        // Bounded by `connect`.
+        harm(Probe, "silent-handshake").with_tls().against(Manner::Saying(b"S")).fails("tls-failed", &["in time"]),
         harm(Probe, "names-of-protocols").with_tls().against(Manner::Silent).fails("invalid-argument", &["16 names"]),
         harm(Probe, "drip").against(Manner::Dripping).exceeds("wall"),
         harm(Probe, "drip-exactly").against(Manner::Dripping).exceeds("wall"),
