@@ -1,5 +1,5 @@
 //! Somebody in the middle who has a certificate that clients trust: ends a client's TLS, looks at everything, and hands it to the
-//! real PostgreSQL over TLS of his own. Only channel binding tells a server that he is there.
+//! real PostgreSQL over TLS of his own. Only channel binding tells a server that he is there. [`crate::meddler`] has no certificate.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +18,11 @@ use crate::Result;
 use crate::certificates::Certified;
 
 /// Asks for TLS, and is answered by one byte (protocol chapter 55.2.10).
-const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xD2, 0x16, 0x2F];
+pub(crate) const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xD2, 0x16, 0x2F];
+
+/// The request to log in by SASL, and what in it offers to bind the login to the channel (protocol chapter 55.7).
+const SASL: [u8; 4] = [0, 0, 0, 10];
+const BOUND: &[u8] = b"SCRAM-SHA-256-PLUS\0";
 
 /// He who listens on the loopback address. He ends with his value.
 pub struct Interceptor {
@@ -30,6 +34,15 @@ pub struct Interceptor {
 impl Interceptor {
     /// Before a server whose certificate is of this authority, with a certificate of his own.
     pub fn before(upstream: u16, authority: &Path, own: &Certified) -> Result<Self> {
+        Self::start(upstream, authority, own, false)
+    }
+
+    /// The same, who takes the offer to bind the login to the channel out of what the server says.
+    pub fn who_unbinds(upstream: u16, authority: &Path, own: &Certified) -> Result<Self> {
+        Self::start(upstream, authority, own, true)
+    }
+
+    fn start(upstream: u16, authority: &Path, own: &Certified, unbinds: bool) -> Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(authority)?)?;
         let provider = Arc::new(ring::default_provider());
@@ -51,6 +64,7 @@ impl Interceptor {
             upstream,
             acceptor: TlsAcceptor::from(Arc::new(server)),
             connector: TlsConnector::from(Arc::new(client)),
+            unbinds,
             sessions: sessions.clone(),
         };
         runtime.spawn(serve(listener, Arc::new(between)));
@@ -72,6 +86,7 @@ struct Between {
     upstream: u16,
     acceptor: TlsAcceptor,
     connector: TlsConnector,
+    unbinds: bool,
     sessions: Arc<AtomicU32>,
 }
 
@@ -96,7 +111,37 @@ impl Between {
         let mut server = self.connector.connect(name, server).await?;
 
         self.sessions.fetch_add(1, Ordering::Relaxed);
+        if self.unbinds {
+            // The client begins: without a type, its length, and who it is.
+            let mut length = [0; 4];
+            client.read_exact(&mut length).await?;
+            let mut startup = vec![0; rest_of(length)];
+            client.read_exact(&mut startup).await?;
+            server.write_all(&[&length[..], &startup].concat()).await?;
+            let (kind, body) = message(&mut server).await?;
+            client.write_all(&unbound(kind, &body)).await?;
+        }
         copy_bidirectional(&mut client, &mut server).await?;
         Ok(())
     }
+}
+
+/// Bytes after a length that counts itself.
+fn rest_of(length: [u8; 4]) -> usize {
+    (u32::from_be_bytes(length) as usize).saturating_sub(4).min(10_000)
+}
+
+async fn message(from: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<(u8, Vec<u8>)> {
+    let (kind, mut length) = (from.read_u8().await?, [0; 4]);
+    from.read_exact(&mut length).await?;
+    let mut body = vec![0; rest_of(length)];
+    from.read_exact(&mut body).await?;
+    Ok((kind, body))
+}
+
+/// A message as it was, without the offer to bind.
+fn unbound(kind: u8, body: &[u8]) -> Vec<u8> {
+    let offer = body.strip_prefix(&SASL).and_then(|offers| offers.strip_prefix(BOUND));
+    let body = offer.map_or_else(|| body.to_vec(), |others| [&SASL[..], others].concat());
+    [&[kind][..], &(body.len() as u32 + 4).to_be_bytes(), &body].concat()
 }

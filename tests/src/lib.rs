@@ -13,6 +13,7 @@ mod failure;
 pub mod golden;
 pub mod impostor;
 pub mod interceptor;
+pub mod meddler;
 pub mod needles;
 mod places;
 mod programs;

@@ -89,7 +89,10 @@ fn encrypt(connection: &Connection, settings: &Settings, address: &str) -> Resul
             Ok(Transport::Tls(connection.channel_binding(TLS_SERVER_END_POINT)))
         }
         b"N" => Err(Error::new("tls-refused", format!("{address} does not offer TLS"))
-            .hint("Set ssl = on in the server's postgresql.conf, or `--set tls=off` for the instance.")),
+            .hint(
+                "Set ssl = on in the server's postgresql.conf. If it is on, somebody on the way has changed the server's answer: check the \
+                 network. With `--set tls=off` everybody on the way could read the backup.",
+            )),
         _ => Err(protocol_error(format!("{address} gave no answer that a PostgreSQL server gives"))),
     }
 }

@@ -6,6 +6,7 @@ use holdfast_tests::certificates::{Authority, Certified};
 use holdfast_tests::cluster::Cluster;
 use holdfast_tests::content::Content;
 use holdfast_tests::interceptor::Interceptor;
+use holdfast_tests::meddler::{Meddler, Meddling};
 use holdfast_tests::proxy::Proxy;
 use holdfast_tests::{PASSWORD, ROLE, Result, ensure};
 
@@ -179,4 +180,76 @@ fn channel_binding_finds_somebody_in_the_middle_whose_certificate_is_trusted() -
     ])?;
     cluster.reload()?;
     must_find(appliance.obstacle("acme/shop/tapped")?, None, "no login to bind")
+}
+
+#[test]
+fn nobody_in_the_middle_talks_a_client_out_of_tls_or_into_a_weaker_one() -> Result {
+    let setting = Setting::new("tls-meddled")?;
+    let cluster = &setting.cluster;
+    let ours = Authority::new(&cluster.directory("tls")?)?;
+    speak_tls(cluster, &ours.server(HERE)?)?;
+    let trust = format!("ca={}", ours.certificate.display());
+    must_find(look(&setting, "pg", cluster.port(), &["--set", &trust])?, None, "nobody in the middle")?;
+
+    for mode in ["verify-full", "verify-ca", "require"] {
+        for (meddling, words) in [
+            (Meddling::Refuse, "does not offer TLS"),
+            (Meddling::Inject, "ahead of the TLS handshake"),
+            (Meddling::Downgrade, "tls-failed"),
+        ] {
+            let what = format!("{mode}-{meddling:?}").to_lowercase();
+            let meddler = Meddler::before(cluster.port(), meddling)?;
+            let more = ["--set", &trust, "--set", &format!("tls={mode}")];
+            let found = look(&setting, &what, meddler.port(), &more)?;
+            ensure(meddler.sessions() > 0, || format!("{what}: nobody was in the middle: {found:?}"))?;
+            must_find(found, Some(words), &what)?;
+            let attempt = setting.appliance.attempt(&format!("acme/shop/{what}"))?;
+            ensure(!attempt.succeeded()?, || format!("{what}: it was to fail: {attempt:?}"))?;
+            let said = meddler.in_clear();
+            ensure(said.is_empty(), || format!("{what}: said in clear: {:?}", String::from_utf8_lossy(&said)))?;
+        }
+    }
+    // What the server itself offers is not enough either.
+    cluster.sql("postgres", "ALTER SYSTEM SET ssl_min_protocol_version = 'TLSv1'")?;
+    cluster.sql("postgres", "ALTER SYSTEM SET ssl_max_protocol_version = 'TLSv1.1'")?;
+    cluster.reload()?;
+    let found = look(&setting, "old", cluster.port(), &["--set", "tls=require"])?;
+    must_find(found, Some("tls-failed"), "a server of old")
+}
+
+#[test]
+fn an_impostor_gets_in_by_no_certificate_that_is_not_the_servers() -> Result {
+    let setting = Setting::new("tls-impostor")?;
+    let Setting { cluster, workdir, .. } = &setting;
+    let ours = Authority::new(&cluster.directory("tls")?)?;
+    let strangers = Authority::new(&workdir.join("strangers"))?;
+    speak_tls(cluster, &ours.server(HERE)?)?;
+    let trust = format!("ca={}", ours.certificate.display());
+
+    let (unknown, another, bound) = ("not signed by a known authority", "another name", "channel binding");
+    let stranger = Interceptor::before(cluster.port(), &ours.certificate, &strangers.server(HERE)?)?;
+    let elsewhere = Interceptor::before(cluster.port(), &ours.certificate, &ours.server(&["db.elsewhere.test"])?)?;
+    // What he does to the server's offers is found by the server: the client says that it could have bound its login.
+    let unbinder = Interceptor::who_unbinds(cluster.port(), &ours.certificate, &ours.server(HERE)?)?;
+    for (who, middle, expected) in [
+        ("stranger", &stranger, [unknown, unknown, bound]),
+        ("elsewhere", &elsewhere, [another, bound, bound]),
+        ("unbinder", &unbinder, [bound, bound, bound]),
+    ] {
+        for (mode, words) in ["verify-full", "verify-ca", "require"].into_iter().zip(expected) {
+            let what = format!("{who}-{mode}");
+            let more = ["--set", &trust, "--set", &format!("tls={mode}")];
+            must_find(look(&setting, &what, middle.port(), &more)?, Some(words), &what)?;
+            let attempt = setting.appliance.attempt(&format!("acme/shop/{what}"))?;
+            let said = attempt.error.to_string();
+            ensure(!attempt.succeeded()? && said.contains(words) && !said.contains(PASSWORD), || {
+                format!("{what}: it was to fail because of {words:?}: {attempt:?}")
+            })?;
+        }
+    }
+    // Where the certificate is not looked at, or is good, he was in between indeed: it was the binding that kept him out.
+    for (who, middle) in [("stranger", &stranger), ("elsewhere", &elsewhere), ("unbinder", &unbinder)] {
+        ensure(middle.sessions() > 0, || format!("{who} was never in the middle"))?;
+    }
+    Ok(())
 }
