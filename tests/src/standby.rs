@@ -7,7 +7,7 @@ use crate::Result;
 use crate::cluster::{Cluster, finished};
 
 impl Cluster {
-    /// A standby of a running cluster of Debian's version, in a new directory; it runs, and has caught up.
+    /// A standby of a running cluster, in a new directory; it runs, and has caught up.
     pub fn standby_of(primary: &Self, root: &Path) -> Result<Self> {
         let data = root.join("data");
         let mut standby = primary.sibling(root, &data)?;
@@ -17,6 +17,12 @@ impl Cluster {
         // Debian keeps the configuration elsewhere.
         fs::write(data.join("postgresql.conf"), "fsync = off\n")?;
         standby.admit("host")?;
+        // What the client wrote down may have words that an older server does not know.
+        standby.set(format!(
+            "primary_conninfo=host={} port={} user=postgres",
+            primary.socket_directory().display(),
+            primary.port()
+        ));
         standby.start()?;
         standby.catch_up(primary)?;
         Ok(standby)

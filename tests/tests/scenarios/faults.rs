@@ -113,6 +113,8 @@ fn back_up_while_log_is_written(name: &str, more: &[(&str, &str)]) -> Result<(Se
     let setting = Setting::of(name, &blueprint)?;
     let Setting { cluster, appliance, workdir, .. } = &setting;
     cluster.fill("postgres", 1)?;
+    // A slot keeps log from the last checkpoint on: what was written before this one does not count.
+    cluster.sql("postgres", "CHECKPOINT")?;
     let proxy = behind_a_proxy(appliance, cluster, workdir)?;
     let attempt = disturbed(appliance, &proxy, || write_log(cluster))?;
     Ok((setting, proxy, attempt))
@@ -128,6 +130,21 @@ fn log_that_a_backup_needs_is_kept_by_its_slot_under_heavy_writes() -> Result {
 fn log_that_was_recycled_in_a_backup_fails_it() -> Result {
     let (_setting, _proxy, attempt) = back_up_while_log_is_written("log-recycled", &[("max_replication_slots", "0")])?;
     attempt.failed_by("wal-removed").map(drop)
+}
+
+#[test]
+fn a_slot_that_may_keep_too_little_log_fails_the_backup_and_is_found_before() -> Result {
+    let (setting, _proxy, attempt) = back_up_while_log_is_written("log-bounded", &[("max_slot_wal_keep_size", "1MB")])?;
+    ensure(!attempt.succeeded()?, || format!("it was to fail: {attempt:?}"))?;
+    // The server ends the connection; whether its reason arrives before the end is not in its hands.
+    let hint = attempt.error["hint"].as_str().unwrap_or_default();
+    ensure(hint.contains("max_slot_wal_keep_size"), || format!("it is not said what to change: {}", attempt.error))?;
+    let check = setting.appliance.json(["instance", "check", INSTANCE])?;
+    let found =
+        check["problems"].as_array().into_iter().flatten().find(|problem| problem["code"] == "slot-log-limited");
+    let helps =
+        found.and_then(|problem| problem["hint"].as_str()).is_some_and(|hint| hint.contains("max_slot_wal_keep_size"));
+    ensure(helps, || format!("not found before: {check}"))
 }
 
 /// Restores an attempt's backup, proves it by the engine's rules, starts a server on it, and fails unless pgbench's books balance there.

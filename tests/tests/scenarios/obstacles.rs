@@ -1,7 +1,7 @@
 //! What would fail a backup is found by a look at the instance before, and said in the same words.
 
 use holdfast_tests::appliance::Appliance;
-use holdfast_tests::cluster::Blueprint;
+use holdfast_tests::cluster::{Blueprint, Cluster};
 use holdfast_tests::{Result, ensure};
 use serde_json::Value;
 
@@ -102,4 +102,44 @@ fn a_server_without_a_slot_to_spare_is_found_and_its_backup_warns() -> Result {
 
     cluster.sql("postgres", "SELECT pg_drop_replication_slot('taken')")?;
     appliance.back_up(INSTANCE, "primary").map(drop)
+}
+
+/// A standby of this version whose primary leaves whole pages out of its log, from some moment on.
+fn torn_pages_are_found(major: u32) -> Result {
+    let blueprint = Blueprint { major: Some(major), ..Blueprint::default() };
+    let setting = Setting::of(&format!("torn-{major}"), &blueprint)?;
+    let Setting { cluster: primary, appliance, workdir, .. } = &setting;
+    let standby = Cluster::standby_of(primary, &workdir.join("standby"))?;
+    appliance.add_instance_at(INSTANCE, standby.port(), workdir, &[])?.done()?;
+    ensure(appliance.obstacle(INSTANCE)?.is_none(), || "something is in the way before".into())?;
+    primary.sql("postgres", "ALTER SYSTEM SET full_page_writes = off")?;
+    primary.reload()?;
+    // What is written by a checkpoint is in force there.
+    primary.sql("postgres", "CHECKPOINT; UPDATE goods SET label = 'torn'; CHECKPOINT")?;
+    standby.catch_up(primary)?;
+    standby.sql("postgres", "CHECKPOINT")?;
+    let found = appliance.obstacle(INSTANCE)?.unwrap_or_default();
+    ensure(found.contains("full-page-writes-off") && found.contains("of the primary"), || {
+        format!("not found: {found}")
+    })?;
+    appliance.attempt(INSTANCE)?.failed_by("full-page-writes-off")?;
+
+    // What the hint says helps.
+    primary.sql("postgres", "ALTER SYSTEM SET full_page_writes = on")?;
+    primary.reload()?;
+    primary.sql("postgres", "CHECKPOINT; UPDATE goods SET label = 'whole'; CHECKPOINT")?;
+    standby.catch_up(primary)?;
+    standby.sql("postgres", "CHECKPOINT")?;
+    ensure(appliance.obstacle(INSTANCE)?.is_none(), || "it is still in the way".into())?;
+    appliance.back_up(INSTANCE, "primary").map(drop)
+}
+
+#[test]
+fn a_standby_whose_primary_leaves_whole_pages_out_of_its_log_is_found() -> Result {
+    torn_pages_are_found(15)
+}
+
+#[test]
+fn a_standby_of_postgresql_12_whose_primary_leaves_whole_pages_out_of_its_log_is_found() -> Result {
+    torn_pages_are_found(12)
 }
