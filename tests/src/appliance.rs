@@ -51,6 +51,12 @@ impl Answer {
         Ok(self)
     }
 
+    /// Fails unless the command ended with this exit code.
+    pub fn ended(self, code: i32) -> Result<Self> {
+        ensure(self.code == Some(code), || format!("exit code {code} was expected: {self}"))?;
+        Ok(self)
+    }
+
     /// The result of a successful command, as JSON.
     pub fn json(self) -> Result<Value> {
         let answer = self.done()?;

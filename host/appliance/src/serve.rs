@@ -1,13 +1,13 @@
 //! `holdfast serve`: wires configuration, appliance and web server together, says where it can be reached, and ends in order.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use holdfast_control::{Appliance, Options};
+use holdfast_control::{Appliance, Options, UnlockSource};
 use holdfast_web::{ServeOptions, Server, socket_path};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::{Common, Exit, Failure, say};
+use crate::cli::{Common, Exit, Failure, say, terminal};
 use crate::components;
 use crate::config::Config;
 
@@ -17,6 +17,9 @@ pub struct Arguments {
     /// Address and port for TLS, instead of `[server] listen`
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
+    /// Read the passphrase of the keyring from this file, instead of `[keyring] unlock`
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -34,6 +37,9 @@ pub async fn serve(common: &Common, arguments: Arguments) -> Result<Exit, Failur
     }
     let appliance = Appliance::start(Options {
         data_dir: data_dir.clone(),
+        unlocking: terminal::unlocking(
+            arguments.passphrase_file.map(UnlockSource::PassphraseFile).or(config.keyring.unlock),
+        ),
         components,
         primary_url: config.repository.url,
         primary_site: config.repository.site,

@@ -80,6 +80,12 @@ impl Catalog {
         self.read("listing targets", move |db| all(db, query, [], from_row)).await
     }
 
+    /// Targets that were removed from the catalog: what they hold is still where it was.
+    pub async fn removed_targets(&self) -> Result<Vec<TargetRow>, Error> {
+        let query = "SELECT * FROM targets WHERE removed_ms IS NOT NULL ORDER BY removed_ms, uid";
+        self.read("listing removed targets", move |db| all(db, query, [], from_row)).await
+    }
+
     /// Changes a live target (not its uid) and returns it; a change that makes no difference is none. With `if_version`, only if it
     /// is still at that version, else [`Error::Stale`].
     pub async fn update_target<F>(
@@ -242,6 +248,7 @@ mod tests {
         catalog.remove_target("a", 2_000).await.unwrap();
         let removed = catalog.target_by_uid("a").await.unwrap().unwrap();
         assert_eq!((removed.removed_ms, removed.secrets.len()), (Some(2_000), 0));
+        assert_eq!(catalog.removed_targets().await.unwrap(), [removed]);
         catalog.insert_target(named("b")).await.unwrap();
         assert_eq!(catalog.target_by_name("vault").await.unwrap().unwrap().uid, "b");
     }

@@ -13,13 +13,16 @@ use tokio::sync::OnceCell;
 use crate::data_dir::DataDir;
 use crate::jobs::Queue;
 use crate::plugins::Plugins;
-use crate::{Appliance, Error, clock, targets, tokens};
+use crate::unlock::{self, Unlocking};
+use crate::{Appliance, Error, ErrorKind, clock, targets, tokens};
 
 /// How an appliance starts.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The appliance's own directory; made where it is absent.
     pub data_dir: PathBuf,
+    /// How the keyring is opened.
+    pub unlocking: Unlocking,
     /// Components that came with the binary.
     pub components: Vec<Arc<[u8]>>,
     /// `[repository] url`; `file://DATA-DIR/repository` by default.
@@ -41,7 +44,7 @@ pub(crate) struct State {
     pub(crate) data: DataDir,
     pub(crate) catalog: Catalog,
     pub(crate) keyring: SharedKeyring,
-    unlock: UnlockKey,
+    pub(crate) unlock: UnlockKey,
     /// Held while the keyring changes: a generation follows the one before.
     keyring_change: tokio::sync::Mutex<()>,
     pub(crate) plugins: Plugins,
@@ -66,18 +69,7 @@ impl Appliance {
     /// The admin token is written to `DATA-DIR/admin-token` (0600) once.
     pub async fn start(options: Options) -> Result<Self, Error> {
         let data = DataDir::open(&options.data_dir)?;
-        let (keyring, unlock) = if data.has_keyring() {
-            data.keyring()?
-        } else {
-            if data.catalog().exists() {
-                return Err(Error::conflict("keyring-missing", "the data directory has a catalog and no keyring")
-                    .hint("Put the keyring file back, or recover into a new directory from a target with the recovery kit."));
-            }
-            let unlock = data.unlock_key()?;
-            let keyring = Keyring::generate();
-            data.write_keyring(&keyring, &unlock)?;
-            (keyring, unlock)
-        };
+        let (data, keyring, unlock) = keyring(data, options.unlocking).await?;
         let catalog = Catalog::open(&data.catalog()).await?;
         let runtime = RuntimeOptions {
             cache_directory: data.compiled_code(),
@@ -120,6 +112,25 @@ impl Appliance {
     pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
         self.0.catalog.changes()
     }
+}
+
+/// The keyring of a data directory, made at the first start. Asking for a passphrase and stretching it takes its time.
+async fn keyring(data: DataDir, unlocking: Unlocking) -> Result<(DataDir, Keyring, UnlockKey), Error> {
+    let opened = tokio::task::spawn_blocking(move || {
+        if data.has_keyring() {
+            let (keyring, unlock) = unlock::open(&data, &unlocking)?;
+            return Ok((data, keyring, unlock));
+        }
+        if data.catalog().exists() {
+            return Err(Error::conflict("keyring-missing", "the data directory has a catalog and no keyring").hint(
+                "Put the keyring file back, or recover into a new directory from a target with the recovery kit.",
+            ));
+        }
+        let (keyring, unlock) = (Keyring::generate(), unlock::begin(&data, &unlocking)?);
+        data.write_keyring(&keyring, &unlock)?;
+        Ok((data, keyring, unlock))
+    });
+    opened.await.map_err(|_| Error::new(ErrorKind::Internal, "stopped", "opening the keyring was cut off"))?
 }
 
 impl State {

@@ -1,7 +1,7 @@
 //! The appliance's own directory: what lies where, who may hold it (one process), and its secret files.
 //!
 //! ```text
-//! lock           held while an appliance runs        unlock.key   opens the keyring (0600)
+//! lock           held while an appliance runs        unlock.key   opens the keyring (0600), unless something else does
 //! keyring        every long-lived secret, sealed     catalog.db   SQLite
 //! admin-token    made once (0600)                    repository/  the primary target by default
 //! plugins/       installed components, DIGEST.wasm   cache/       compiled code, authenticated
@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 
 use holdfast_repository::{Digest, Keyring, UnlockKey};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
-use zeroize::Zeroizing;
 
 use crate::Error;
 
@@ -59,6 +58,15 @@ impl DataDir {
         Self::open(path)
     }
 
+    /// Opens the directory of an appliance that was started before.
+    pub(crate) fn open_existing(path: &Path) -> Result<Self, Error> {
+        if !path.join("keyring").exists() {
+            return Err(Error::not_found("no-keyring", format!("there is no keyring in {}", path.display()))
+                .hint("Name the appliance's data directory with --data-dir or HOLDFAST_DATA_DIR."));
+        }
+        Self::open(path)
+    }
+
     pub(crate) fn catalog(&self) -> PathBuf {
         self.path.join("catalog.db")
     }
@@ -82,24 +90,14 @@ impl DataDir {
         self.path.join("keyring").exists()
     }
 
-    /// Opens the keyring with the unlock key beside it.
-    pub(crate) fn keyring(&self) -> Result<(Keyring, UnlockKey), Error> {
-        let unlock = self.unlock_key()?;
-        let sealed = read(&self.path.join("keyring"))?;
-        Ok((Keyring::open(&sealed, &unlock)?, unlock))
+    /// The sealed keyring.
+    pub(crate) fn sealed_keyring(&self) -> Result<Vec<u8>, Error> {
+        read(&self.path.join("keyring"))
     }
 
-    /// The unlock key, made on the first call.
-    pub(crate) fn unlock_key(&self) -> Result<UnlockKey, Error> {
-        let path = self.path.join("unlock.key");
-        if !path.exists() {
-            let key = UnlockKey::generate();
-            write_durably(&path, key.to_text().as_bytes())?;
-        }
-        let bytes = Zeroizing::new(read(&path)?);
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|_| Error::invalid("bad-unlock-key", format!("{} is not text", path.display())))?;
-        Ok(UnlockKey::parse(text.trim())?)
+    /// Where the unlock key lies unless somebody wants it elsewhere.
+    pub(crate) fn unlock_key(&self) -> PathBuf {
+        self.path.join("unlock.key")
     }
 
     /// Replaces the sealed keyring.
@@ -174,7 +172,8 @@ pub(crate) fn make_directory(path: &Path) -> Result<(), Error> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| Error::file("making", path, e))
 }
 
-fn remove(path: &Path) -> Result<(), Error> {
+/// Removes a file, if it is there.
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != IoKind::NotFound => Err(Error::file("removing", path, error)),
         _ => Ok(()),
@@ -185,13 +184,14 @@ fn sync_directory(path: &Path) -> Result<(), Error> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(|e| Error::file("syncing", path, e))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
+/// Reads a file of ours.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(|e| Error::file("reading", path, e))
 }
 
 /// Temporary file (0600), fsync, rename, fsync of the directory: either the old file is there or the new one, whole.
 #[allow(clippy::disallowed_methods)] // The rename is made durable here.
-fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let temporary = path.with_extension("new");
     let write = || -> std::io::Result<()> {
         if let Err(error) = std::fs::remove_file(&temporary)

@@ -19,9 +19,11 @@ mod repository;
 pub mod resources;
 mod restores;
 mod settings;
+mod shredding;
 mod status;
 mod targets;
 mod tokens;
+mod unlock;
 mod views;
 mod words;
 
@@ -34,6 +36,7 @@ pub use holdfast_sandbox::{COMPONENT_BYTES_MAX, Compiler, CompilerLimits, Limits
 pub use names::{InstanceName, nearest};
 pub use plugins::Installed;
 pub use recovery::{OfflineRestore, RecoverRequest, Recovered, recover, restore_offline};
+pub use unlock::{AskPassphrase, ChangeUnlock, UnlockSource, Unlocking, change_unlock};
 
 /// The appliance: all operations. Cheap to clone.
 #[derive(Clone)]

@@ -24,7 +24,7 @@ use crate::names::backup_reference;
 use crate::plugins::Plugins;
 use crate::resources::{CreateRestore, Verified};
 use crate::targets::{new_row, place};
-use crate::{Error, clock, jobs};
+use crate::{Error, clock, jobs, unlock};
 
 /// What `recover` needs. `from` takes its credentials from `settings` (`access-key`, `secret-key`).
 #[derive(Clone)]
@@ -141,6 +141,10 @@ impl Opened {
 /// Makes a data directory from a target and a recovery kit's text. Writes nothing to the target; leaves nothing behind when it fails.
 pub async fn recover(request: RecoverRequest) -> Result<Recovered, Error> {
     let opened = Opened::open(&request.from, &request.settings, &request.kit, request.trust_keyring).await?;
+    if opened.keyring.current().is_tenants() {
+        return Err(Error::unprocessable("tenants-identity", "this identity opens the backups of an organization, and no keyring")
+            .hint("Restore with it: `holdfast restore ORGANIZATION/PROJECT/INSTANCE/latest --from URL --identity FILE --to-directory DIR`. Only a recovery recipient's kit makes an appliance."));
+    }
     let records = opened.records().await?;
     let export = opened.snapshot().await?;
     let source = if export.is_some() { "catalog export" } else { "heads" }.to_owned();
@@ -164,7 +168,7 @@ pub async fn recover(request: RecoverRequest) -> Result<Recovered, Error> {
     catalog.import(snapshot).await?;
     catalog.set_meta(MODE, RECOVERED.as_bytes()).await?;
     // The keyring goes last: without it `serve` refuses the directory.
-    data.write_keyring(&keyring, &data.unlock_key()?)?;
+    data.write_keyring(&keyring, &unlock::begin_beside(&data)?)?;
     Ok(recovered)
 }
 
@@ -224,7 +228,10 @@ fn reborn(
     let now = clock::now_ms();
     let target = adopt_target(&mut snapshot, request, keyring);
     let primary = renew_primary(&mut snapshot, &target, data);
-    snapshot.backups.retain(|row| row.state == BackupState::Succeeded);
+    // An organization without keys was shredded after this export.
+    snapshot
+        .backups
+        .retain(|row| row.state == BackupState::Succeeded && keyring.domain_of(&row.organization).is_some());
     for (_, record) in records {
         let uid = record.backup.to_string();
         if !snapshot.instances.iter().any(|row| row.uid == record.instance.to_string()) {

@@ -241,7 +241,7 @@ pub struct CreateBackup {
 #[serde(rename_all = "camelCase")]
 pub struct Job {
     pub id: String,
-    /// `backup`, `restore`, `verify`, `replicate`, `export`.
+    /// `backup`, `restore`, `verify`, `replicate`, `export`, `check`, `rewrap`, `shred`.
     pub kind: String,
     /// `Queued`, `Running`, `Succeeded`, `Failed`, `Cancelled`.
     pub state: String,
@@ -369,17 +369,23 @@ pub struct Status {
     pub backups: u64,
     pub running_jobs: u64,
     pub queued_jobs: u64,
+    /// `key-file`, `passphrase` or `credential`: what opens the keyring in the data directory.
+    pub unlocked_by: String,
     /// Things that want attention: no recovery recipient, no second site, backups behind.
     pub problems: Vec<Problem>,
+    /// What could be better, though nothing is wrong.
+    pub advice: Vec<Problem>,
 }
 
-/// A recovery recipient.
+/// A recovery recipient, or one of a tenant's own.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Recipient {
     pub name: String,
     pub public: String,
     pub added_at: String,
+    /// Whose backups it opens, and no others; none of a recovery recipient, who opens all.
+    pub organization: Option<String>,
 }
 
 /// `POST keys/recipients`.
@@ -389,6 +395,103 @@ pub struct CreateRecipient {
     pub name: String,
     /// `age1...`.
     pub public: String,
+    /// Opens the backups of this organization alone, by slots of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organization: Option<String>,
+}
+
+/// `POST keys/rotate`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RotateKeys {
+    /// Only this organization's key; without it those of all, and of the appliance's own catalog.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organization: Option<String>,
+    /// A new signing key instead.
+    #[serde(default)]
+    pub signing: bool,
+}
+
+/// What a rotation began.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rotation {
+    /// Of the keyring that holds the new keys.
+    pub generation: u64,
+    /// What signatures are checked with from now on.
+    pub verify_key: String,
+    /// The job that rewraps the slots at the primary; its report names those of the other targets.
+    pub job: Option<String>,
+}
+
+/// The result of a rewrap job.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RewrapReport {
+    pub target: String,
+    pub site: String,
+    pub backups: u64,
+    /// Those that got new slots.
+    pub rewrapped: u64,
+    /// Backups whose slots cannot be read there, and why.
+    pub unreadable: Vec<String>,
+    /// Former slots and keyrings that the store did not let go, and why.
+    pub kept: Vec<String>,
+    /// Jobs that do the same at the other targets.
+    pub followed_by: Vec<String>,
+}
+
+/// What the removal of a recovery recipient means.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecipientRemoved {
+    pub name: String,
+    /// Of the first keyring that they cannot open.
+    pub generation: u64,
+    /// What they can still read.
+    pub still_readable: Vec<String>,
+    /// The job that rewraps the slots at the primary.
+    pub job: String,
+}
+
+/// `POST keys/shred`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Shred {
+    /// `organization/project/instance/backup`, or an organization.
+    pub subject: String,
+    /// The name of the backup or of the organization once more.
+    pub confirm: String,
+}
+
+/// A shredding that began and cannot be undone.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShredBegun {
+    pub subject: String,
+    /// One for each target.
+    pub jobs: Vec<ShredJob>,
+    /// What survives beyond the targets' own reports.
+    pub survives: Vec<String>,
+}
+
+/// The job that shreds at one target.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShredJob {
+    pub target: String,
+    pub site: String,
+    pub job: String,
+}
+
+/// The result of a shred job.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShredReport {
+    pub target: String,
+    pub site: String,
+    /// What survives there, and until when.
+    pub survives: Vec<String>,
 }
 
 /// What a new kit needs besides its identity.
@@ -400,8 +503,8 @@ pub struct RecipientAdded {
     pub verify_key: String,
     /// Lines `site url`.
     pub targets: Vec<String>,
-    /// The keyring sealed for the recipients (an age file), base64: the client tries its identity on it.
-    pub sealed_keyring: String,
+    /// The keyring sealed for the recovery recipients (an age file), base64: the client tries its identity on it. None for a tenant's own.
+    pub sealed_keyring: Option<String>,
 }
 
 /// `GET repository/stats`.

@@ -1,5 +1,7 @@
 //! What an operator wants to know first.
 
+use holdfast_repository::UnlockMethod;
+
 use crate::resources::{Problem, Status};
 use crate::{Appliance, Error};
 
@@ -17,8 +19,28 @@ impl Appliance {
             backups: counts.backups,
             running_jobs: jobs.running,
             queued_jobs: jobs.queued,
+            unlocked_by: match state.unlock.method() {
+                UnlockMethod::KeyFile(_) => "key-file",
+                UnlockMethod::Credential(_) => "credential",
+                UnlockMethod::Passphrase(_) => "passphrase",
+            }
+            .to_owned(),
             problems: self.problems().await?,
+            advice: self.advice(),
         })
+    }
+
+    fn advice(&self) -> Vec<Problem> {
+        let is_beside = matches!(self.0.unlock.method(), UnlockMethod::KeyFile(None));
+        let beside = || {
+            Problem {
+            code: "unlock-key-beside".to_owned(),
+            message: "the key that opens the keyring lies in the same directory: whoever copies it whole reads every backup".to_owned(),
+            hint: Some("`holdfast key unlock credential` binds it to this machine, `key-file` to another disk, `passphrase` to a person at each start.".to_owned()),
+            blocking: false,
+        }
+        };
+        is_beside.then(beside).into_iter().collect()
     }
 
     async fn problems(&self) -> Result<Vec<Problem>, Error> {

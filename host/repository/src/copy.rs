@@ -65,9 +65,9 @@ impl Repository {
                 added: plan.objects.iter().filter(|object| !state.has(domain, object)).cloned().collect(),
                 committed: vec![(backup, plan.indexes.clone(), live.keys)],
                 records: vec![StoredRecord::clone(record)],
-                removed: Vec::new(),
                 relied_on: plan.relied_on.clone(),
                 incompatible: plan.incompatible,
+                ..Change::default()
             }))
         })
         .await?;

@@ -189,6 +189,12 @@ pub enum Error {
         /// The backup.
         backup: BackupId,
     },
+    /// The organization key that a backup's slots are wrapped by is not the newest any more.
+    #[error("the organization key of domain {domain} was rotated meanwhile")]
+    KeysRotated {
+        /// The domain.
+        domain: DomainId,
+    },
     /// No key of ours opens the backup.
     #[error("no key of this keyring opens backup {backup}")]
     NoKey {
@@ -284,6 +290,24 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// A recipient that nobody knows.
+    #[error("there is no recovery recipient named {name:?}")]
+    NoSuchRecipient {
+        /// The name.
+        name: String,
+    },
+    /// Without it nobody could recover.
+    #[error("{name} is the last recovery recipient")]
+    LastRecipient {
+        /// The name.
+        name: String,
+    },
+    /// A domain whose keys are at hand is no garbage.
+    #[error("domain {domain} is not destroyed: the keyring has its keys")]
+    DomainAlive {
+        /// The domain.
+        domain: DomainId,
+    },
     /// A file is no recovery kit.
     #[error("this is not a recovery kit: {reason}")]
     InvalidKit {
@@ -296,6 +320,19 @@ pub enum Error {
     /// The unlock key does not open the keyring.
     #[error("the keyring does not open with this unlock key")]
     WrongUnlockKey,
+    /// The passphrase does not open the keyring.
+    #[error("the keyring does not open with this passphrase")]
+    WrongPassphrase,
+    /// The costs by which a passphrase is stretched are beyond all measure.
+    #[error("the keyring asks for {memory_kib} KiB, {passes} passes and {lanes} lanes to stretch its passphrase")]
+    UnusableStretching {
+        /// Memory, in KiB.
+        memory_kib: u64,
+        /// Passes over it.
+        passes: u64,
+        /// Lanes of it.
+        lanes: u64,
+    },
     /// A sealed secret does not open.
     #[error("a secret of the catalog does not open with this keyring")]
     SecretSealed,
@@ -344,6 +381,7 @@ impl Error {
             Self::BackupExists { .. } => "backup-exists",
             Self::Condemned { .. } => "condemned-pack",
             Self::DependentRefs { .. } => "dependent-refs",
+            Self::KeysRotated { .. } => "keys-rotated",
             Self::NoKey { .. } => "no-key",
             Self::InvalidPath { .. } => "invalid-path",
             Self::DuplicatePath { .. } => "duplicate-path",
@@ -359,9 +397,14 @@ impl Error {
             Self::WrongIdentity { .. } => "wrong-identity",
             Self::InvalidRecipient { .. } => "invalid-recipient",
             Self::NameInUse { .. } => "name-in-use",
+            Self::NoSuchRecipient { .. } => "no-such-recipient",
+            Self::LastRecipient { .. } => "last-recipient",
+            Self::DomainAlive { .. } => "domain-alive",
             Self::InvalidKit { .. } => "invalid-kit",
             Self::InvalidUnlockKey => "invalid-unlock-key",
             Self::WrongUnlockKey => "wrong-unlock-key",
+            Self::WrongPassphrase => "wrong-passphrase",
+            Self::UnusableStretching { .. } => "unusable-stretching",
             Self::SecretSealed => "secret-sealed",
             Self::UnusableKey => "unusable-key",
         }
@@ -414,10 +457,20 @@ impl Error {
                 "Use the identity file of one of the recovery recipients of this repository: the file that `holdfast key recipient add --generate` wrote."
             }
             Self::InvalidRecipient { .. } => "A recipient is the public half of an age identity and begins with age1.",
+            Self::NoSuchRecipient { .. } => "`holdfast key recipient list` shows all.",
+            Self::LastRecipient { .. } => {
+                "Without a recipient nothing can be recovered once the appliance is lost. Add another one first."
+            }
             Self::NameInUse { .. } => "Choose another name for the recipient.",
             Self::InvalidKit { .. } => "A recovery kit is a text file with one line that begins with AGE-SECRET-KEY-1.",
             Self::InvalidUnlockKey | Self::WrongUnlockKey => {
                 "Put back the unlock key that belongs to this data directory, or run `holdfast recover` with a recovery kit."
+            }
+            Self::WrongPassphrase => {
+                "Type it again; case and spaces count. If it is lost, run `holdfast recover` into a new data directory with a recovery kit."
+            }
+            Self::UnusableStretching { .. } => {
+                "The file `keyring` in the data directory is not as Holdfast wrote it. Put it back, or run `holdfast recover` with a recovery kit."
             }
             _ => return None,
         };
@@ -429,7 +482,11 @@ impl Error {
         match self {
             Self::Storage(error) => error.is_permanent(),
             Self::BackupBroken(error) => error.is_permanent(),
-            Self::RuntimeStopped | Self::WorkerStopped | Self::Condemned { .. } | Self::SizeMismatch { .. } => false,
+            Self::RuntimeStopped
+            | Self::WorkerStopped
+            | Self::Condemned { .. }
+            | Self::KeysRotated { .. }
+            | Self::SizeMismatch { .. } => false,
             _ => true,
         }
     }

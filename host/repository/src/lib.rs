@@ -6,7 +6,7 @@
 //!
 //! A byte's way out: [`writer`] cuts an entry into chunks, [`chunk`] hashes and seals them, [`pack`] collects them,
 //! [`heads`] commits. Its way back: [`heads`], [`reader`], [`index`], [`opener`]. [`copy`] takes it to another target; [`check`] says what of it is
-//! damaged or lost.
+//! damaged or lost. [`keyring`] holds the keys to it, [`rewrap`] brings new ones to what exists.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -30,7 +30,10 @@ mod place;
 mod pool;
 mod reader;
 mod repository;
+mod rewrap;
 mod seal;
+mod shred;
+mod slots;
 mod tree;
 mod writer;
 
@@ -39,10 +42,14 @@ pub use chunk::ChunkError;
 pub use error::Error;
 pub use format::Malformed;
 pub use ids::{BackupId, Digest, DomainId, InstanceId, RepositoryId, WriterId};
-pub use keyring::{Keyring, RecoveryKit, SharedKeyring, UnlockKey, VerifyKey, recover_keyring};
+pub use keyring::{
+    Keyring, RecoveryKit, SharedKeyring, Stretching, UnlockKey, UnlockMethod, VerifyKey, recover_keyring,
+};
 pub use model::{
     BackupPlan, BackupRecord, Compression, ContentClass, Copied, Entry, EntryKind, HeadSeen, Stats, Verification,
 };
 pub use reader::{BackupReader, ContentReader, EntryReader, Opener, PartReader};
 pub use repository::Repository;
+pub use rewrap::Rewrapped;
+pub use shred::Overlap;
 pub use writer::{BackupWriter, EntryWriter, INLINE_MAX};

@@ -92,6 +92,11 @@ impl Place {
         self.run(|storage| async move { storage.head(&path).await }).await
     }
 
+    pub(crate) async fn delete(&self, path: &str) -> Result<(), Error> {
+        let path = path.to_owned();
+        self.run(|storage| async move { storage.delete(&path).await }).await
+    }
+
     pub(crate) async fn list(&self, prefix: &str) -> Result<Vec<Listed>, Error> {
         let prefix = prefix.to_owned();
         self.run(|storage| async move { storage.list(&prefix).await }).await

@@ -38,6 +38,7 @@ impl Served {
         let data_dir = data.path().to_owned();
         let options = Options {
             data_dir: data_dir.clone(),
+            unlocking: Default::default(),
             components: Vec::new(),
             primary_url: None,
             primary_site: None,

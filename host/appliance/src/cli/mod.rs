@@ -21,6 +21,7 @@ mod shown;
 mod status;
 mod takeover;
 mod target;
+pub mod terminal;
 pub mod values;
 mod wait;
 mod yaml;
@@ -113,7 +114,7 @@ enum Command {
     /// The archive store as a whole
     #[command(subcommand)]
     Repository(repository::Command),
-    /// Who can recover
+    /// Who can open what
     #[command(subcommand)]
     Key(key::Command),
     Recover(recover::Arguments),

@@ -3,7 +3,7 @@
 use holdfast_control::Recovered;
 use holdfast_control::resources::{
     Backup, BackupEntry, CheckReport, Instance, InstanceCheck, Job, LogLine, Member, PluginInfo, Problem, Recipient,
-    RepositoryStats, Source, Status, Target,
+    RecipientRemoved, RepositoryStats, RewrapReport, Rotation, Source, Status, Target,
 };
 use serde::Serialize;
 
@@ -219,19 +219,142 @@ impl Shown for Status {
     }
 
     fn details(&self) -> Vec<(&'static str, String)> {
-        Self::HEADINGS.iter().copied().zip(self.cells()).chain(self.problems.iter().map(problem)).collect()
+        let mut details: Vec<_> = Self::HEADINGS.iter().copied().zip(self.cells()).collect();
+        details.push(("unlocked by", self.unlocked_by.clone()));
+        details.extend(self.problems.iter().map(problem));
+        details.extend(self.advice.iter().map(|advice| ("advice", problem(advice).1)));
+        details
+    }
+}
+
+/// What opens a keyring from now on.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unlocked {
+    /// As `[keyring] unlock` would say it.
+    pub unlocked_by: String,
+}
+
+impl Shown for Unlocked {
+    const HEADINGS: &'static [&'static str] = &["unlocked by"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.unlocked_by.clone()]
+    }
+
+    fn name(&self) -> String {
+        self.unlocked_by.clone()
     }
 }
 
 impl Shown for Recipient {
-    const HEADINGS: &'static [&'static str] = &["name", "public", "added"];
+    const HEADINGS: &'static [&'static str] = &["name", "opens", "public", "added"];
 
     fn cells(&self) -> Vec<String> {
-        vec![self.name.clone(), self.public.clone(), time(&self.added_at)]
+        let opens = self.organization.as_ref().map_or("everything".to_owned(), |own| format!("backups of {own}"));
+        vec![self.name.clone(), opens, self.public.clone(), time(&self.added_at)]
     }
 
     fn name(&self) -> String {
         self.name.clone()
+    }
+}
+
+impl Shown for RecipientRemoved {
+    const HEADINGS: &'static [&'static str] = &["removed", "keyring generation"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.name.clone(), self.generation.to_string()]
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        let mut details: Vec<_> = Self::HEADINGS.iter().copied().zip(self.cells()).collect();
+        details.push(("rewrap job", self.job.clone()));
+        details.extend(self.still_readable.iter().map(|what| ("still readable", what.clone())));
+        details
+    }
+}
+
+impl Shown for Rotation {
+    const HEADINGS: &'static [&'static str] = &["keyring generation", "verify key", "rewrap job"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.generation.to_string(), self.verify_key.clone(), optional(self.job.as_ref())]
+    }
+
+    fn name(&self) -> String {
+        optional(self.job.as_ref())
+    }
+}
+
+impl Shown for RewrapReport {
+    const HEADINGS: &'static [&'static str] = &["target", "site", "backups", "rewrapped", "left as they were"];
+
+    fn cells(&self) -> Vec<String> {
+        let left = self.unreadable.len() + self.kept.len();
+        vec![
+            self.target.clone(),
+            self.site.clone(),
+            self.backups.to_string(),
+            self.rewrapped.to_string(),
+            left.to_string(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.target.clone()
+    }
+}
+
+/// What a shredding destroyed, and what survives it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shredded {
+    /// The backup or the organization.
+    pub subject: String,
+    /// How it is at each target.
+    pub targets: Vec<ShredAt>,
+    /// What survives beyond them.
+    pub survives: Vec<String>,
+}
+
+/// A shredding at one target.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShredAt {
+    /// Name of the target.
+    pub target: String,
+    /// Where it is.
+    pub site: String,
+    /// It was reached.
+    pub done: bool,
+    /// What survives there.
+    pub survives: Vec<String>,
+}
+
+impl Shown for Shredded {
+    const HEADINGS: &'static [&'static str] = &["shredded"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.subject.clone()]
+    }
+
+    fn name(&self) -> String {
+        self.subject.clone()
+    }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        let mut details: Vec<_> = Self::HEADINGS.iter().copied().zip(self.cells()).collect();
+        for ShredAt { target, site, done, survives } in &self.targets {
+            details.push((if *done { "done at" } else { "NOT DONE at" }, format!("{target} ({site})")));
+            details.extend(survives.iter().map(|what| ("survives there", what.clone())));
+        }
+        details.extend(self.survives.iter().map(|what| ("survives", what.clone())));
+        details
     }
 }
 

@@ -86,13 +86,31 @@ async fn next_change(client: &Client, changes: &mut Option<Changes>) -> Result<(
 
 /// Waits for a job's end, showing how far it is.
 pub async fn for_job(client: &Client, id: &str, timeout: Option<Duration>) -> Result<Job, Failure> {
+    watch_job(client, id, timeout, |job| !matches!(&job.state[..], "Queued" | "Running")).await
+}
+
+/// Waits for the end of a job that is tried for ever, or for its first failed attempt: what stands in its way may take days.
+pub async fn for_attempt(client: &Client, id: &str, timeout: Option<Duration>) -> Result<Job, Failure> {
+    let is_over = |job: &Job| match &job.state[..] {
+        "Queued" => job.next_attempt_at.is_some(),
+        state => state != "Running",
+    };
+    watch_job(client, id, timeout, is_over).await
+}
+
+async fn watch_job(
+    client: &Client,
+    id: &str,
+    timeout: Option<Duration>,
+    is_over: impl Fn(&Job) -> bool,
+) -> Result<Job, Failure> {
     let mut meter = Meter::new();
     let path = format!("jobs/{id}");
     Waiting::for_job(id, timeout)
         .until(client, async || {
             let job: Job = client.get(&path).await?;
             meter.job(&job);
-            Ok((!matches!(&job.state[..], "Queued" | "Running")).then_some(job))
+            Ok(is_over(&job).then_some(job))
         })
         .await
 }

@@ -93,6 +93,11 @@ impl Client {
         self.ask(Method::DELETE, path, Body::NONE).await.map(drop)
     }
 
+    /// `DELETE` whose answer says what it means.
+    pub async fn remove<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        parse(&self.ask(Method::DELETE, path, Body::NONE).await?)
+    }
+
     /// All pages of a list, as one.
     pub async fn pages<T: DeserializeOwned>(
         &self,

@@ -1,6 +1,7 @@
 //! `DATA-DIR/holdfast.toml`: typed settings, read and checked once, at start. Unknown keys are refused, with the near name.
 
 mod compression;
+mod keyring;
 mod limits;
 
 use std::io::ErrorKind;
@@ -11,6 +12,7 @@ use holdfast_control::nearest;
 use serde::Deserialize;
 
 pub use compression::Compression;
+pub use keyring::Keyring;
 pub use limits::Limits;
 
 use crate::cli::Failure;
@@ -21,6 +23,8 @@ use crate::cli::Failure;
 pub struct Config {
     /// Where the primary target lies.
     pub repository: Repository,
+    /// What opens the keyring.
+    pub keyring: Keyring,
     /// How the API is served.
     pub server: Server,
     /// How hard backups are compressed.
@@ -54,8 +58,9 @@ impl Default for Server {
 }
 
 /// Every key there is, by section.
-const KEYS: [(&str, &[&str]); 4] = [
+const KEYS: [(&str, &[&str]); 5] = [
     ("repository", &["url", "site"]),
+    ("keyring", keyring::KEYS),
     ("server", &["listen"]),
     ("compression", compression::KEYS),
     ("limits", limits::KEYS),
@@ -138,7 +143,7 @@ mod tests {
         let failure = Config::parse("[sevrer]\n").err().unwrap();
         assert_eq!(failure.hint.as_deref(), Some("Did you mean 'server'?"));
         let failure = Config::parse("zzzzzzzzzz = 1\n").err().unwrap();
-        assert_eq!(failure.hint.as_deref(), Some("There are: repository, server, compression, limits."));
+        assert_eq!(failure.hint.as_deref(), Some("There are: repository, keyring, server, compression, limits."));
     }
 
     #[test]

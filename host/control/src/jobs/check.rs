@@ -74,7 +74,7 @@ async fn structure(
     domain: DomainId,
     report: &mut CheckReport,
 ) -> Result<Vec<Damage>, Error> {
-    stop_if_cancelled(context)?;
+    context.stop_if_cancelled()?;
     let reporter = context.reporter.clone();
     let progress = move |done, total| reporter.progress("structure", done, Some(total), "objects");
     let seen = repository.check_structure(domain, &progress).await?;
@@ -96,7 +96,7 @@ async fn packs(
 ) -> Result<Vec<Damage>, Error> {
     let name = domain.to_string();
     while !progress.done.contains(&name) {
-        stop_if_cancelled(context)?;
+        context.stop_if_cancelled()?;
         let (before, reporter) = (progress.bytes, context.reporter.clone());
         let told = move |bytes| reporter.progress("reading", before + bytes, None, "bytes");
         let after = progress.after.as_deref().and_then(|digest| digest.parse::<Digest>().ok());
@@ -124,7 +124,7 @@ async fn heal(
 ) -> Result<Vec<Damage>, Error> {
     let state = &context.state;
     for source in state.catalog.targets().await?.into_iter().filter(|source| source.name != report.target) {
-        stop_if_cancelled(context)?;
+        context.stop_if_cancelled()?;
         if damages.is_empty() {
             break;
         }
@@ -172,10 +172,6 @@ async fn note(context: &Context, report: &mut CheckReport, damages: &[Damage], l
         report.losses.push(LostRange { backup: name, uid, entry: loss.entry, from: loss.start, to: loss.end });
     }
     Ok(())
-}
-
-fn stop_if_cancelled(context: &Context) -> Result<(), Error> {
-    if context.cancel.is_cancelled() { Err(Error::unprocessable("cancelled", "cancelled")) } else { Ok(()) }
 }
 
 impl Progress {

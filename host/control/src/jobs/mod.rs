@@ -10,6 +10,8 @@ mod recording;
 pub(crate) mod replicate;
 mod reporter;
 pub(crate) mod restore;
+pub(crate) mod rewrap;
+pub(crate) mod shred;
 pub(crate) mod verify;
 
 use std::sync::Arc;
@@ -38,10 +40,21 @@ pub(crate) enum JobKind {
     Replicate,
     Export,
     Check,
+    Rewrap,
+    Shred,
 }
 
 impl JobKind {
-    const ALL: [Self; 6] = [Self::Backup, Self::Restore, Self::Verify, Self::Replicate, Self::Export, Self::Check];
+    const ALL: [Self; 8] = [
+        Self::Backup,
+        Self::Restore,
+        Self::Verify,
+        Self::Replicate,
+        Self::Export,
+        Self::Check,
+        Self::Rewrap,
+        Self::Shred,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -51,6 +64,8 @@ impl JobKind {
             Self::Replicate => "replicate",
             Self::Export => "export",
             Self::Check => "check",
+            Self::Rewrap => "rewrap",
+            Self::Shred => "shred",
         }
     }
 
@@ -65,19 +80,20 @@ impl JobKind {
         match self {
             Self::Backup | Self::Verify | Self::Check => 3,
             Self::Restore => 1,
-            Self::Replicate | Self::Export => 0,
+            Self::Replicate | Self::Export | Self::Rewrap | Self::Shred => 0,
         }
     }
 
-    /// What runs side by side: work, restores and both by strangers' plugins under a limit each, one replication and one check a target,
-    /// one export. Whatever hangs in its lane holds up nobody in another: a restore waits for no backup, and our own plugins for no others.
+    /// What runs side by side: work, restores and both by strangers' plugins under a limit each, one replication (or rewrapping, or
+    /// shredding) and one check a target, one export. Whatever hangs in its lane holds up nobody in another: a restore waits for no backup, and our own plugins for no others.
     fn lane(self, subject: &str, author: Author) -> String {
         match self {
             Self::Backup | Self::Verify if author == Author::Ours => queue::WORK.to_owned(),
             Self::Backup | Self::Verify => queue::STRANGERS_WORK.to_owned(),
             Self::Restore if author == Author::Ours => queue::RESTORE.to_owned(),
             Self::Restore => queue::STRANGERS_RESTORE.to_owned(),
-            Self::Replicate => format!("replicate:{subject}"),
+            // A copy under way could bring former slots, or what was shredded, to a target behind their back.
+            Self::Replicate | Self::Rewrap | Self::Shred => format!("replicate:{subject}"),
             Self::Export => "export".to_owned(),
             Self::Check => format!("check:{subject}"),
         }
@@ -108,6 +124,11 @@ impl Context {
         serde_json::from_str(&self.job.payload).map_err(|error| {
             Error::new(ErrorKind::Internal, "bad-payload", format!("job {} cannot be read: {error}", self.job.id))
         })
+    }
+
+    /// Ends a job between two steps, if that was asked for.
+    fn stop_if_cancelled(&self) -> Result<(), Error> {
+        if self.cancel.is_cancelled() { Err(Error::unprocessable("cancelled", "cancelled")) } else { Ok(()) }
     }
 
     fn watch(&self) -> holdfast_sandbox::Watch {
@@ -143,6 +164,8 @@ fn run(kind: JobKind, context: &Context) -> BoxFuture<'_, Result<serde_json::Val
         JobKind::Replicate => replicate::run(context).map_err(Failed::for_ever).boxed(),
         JobKind::Export => export::run(context).map_err(Failed::for_ever).boxed(),
         JobKind::Check => check::run(context).map_err(Failed::from).boxed(),
+        JobKind::Rewrap => rewrap::run(context).map_err(Failed::for_ever).boxed(),
+        JobKind::Shred => shred::run(context).map_err(Failed::for_ever).boxed(),
     }
 }
 

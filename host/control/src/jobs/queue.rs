@@ -94,7 +94,7 @@ pub(crate) async fn heal(state: &State) -> Result<(), Error> {
     for job in state.catalog.heal_after_crash(clock::now_ms()).await? {
         tracing::info!(job = %job.id, kind = %job.kind, state = %job.state, "healed after a stop");
     }
-    Ok(())
+    super::rewrap::heal(state).await
 }
 
 /// Starts claiming.

@@ -25,3 +25,5 @@ structure! {
 
 /// [`Slot::kind`]: wrapped by the organization key of [`Slot::version`].
 pub(crate) const SLOT_ORGANIZATION: u64 = 0;
+/// [`Slot::kind`]: an age file for [`Slot::recipient`].
+pub(crate) const SLOT_RECIPIENT: u64 = 1;

@@ -5,6 +5,7 @@ use crate::{BackupId, Digest, DomainId};
 pub(crate) const REPOSITORY: &str = "repository.json";
 pub(crate) const RECOVER: &str = "RECOVER.txt";
 pub(crate) const KEYRING: &str = "keyring/";
+pub(crate) const DOMAINS: &str = "domains/";
 /// The path bound into the signature of the keyring that lies in the data directory.
 pub(crate) const LOCAL_KEYRING: &str = "keyring";
 
@@ -20,6 +21,12 @@ pub(crate) fn keyring_signature(generation: u64) -> String {
 pub(crate) fn signature_generation(path: &str) -> Option<u64> {
     let generation = path.strip_prefix(KEYRING)?.strip_suffix(".sig")?.parse().ok()?;
     (keyring_signature(generation) == path).then_some(generation)
+}
+
+/// The generation of a listed keyring or of its signature; other names are nobody's.
+pub(crate) fn keyring_generation(path: &str) -> Option<u64> {
+    let sealed = path.strip_prefix(KEYRING)?.strip_suffix(".age").and_then(|generation| generation.parse().ok());
+    sealed.filter(|generation| keyring(*generation) == path).or_else(|| signature_generation(path))
 }
 
 pub(crate) fn component(digest: Digest) -> String {
@@ -81,6 +88,22 @@ pub(crate) fn keys(domain: DomainId, backup: BackupId, generation: u64) -> Strin
     format!("domains/{domain}/backups/{backup}/keys.{generation}")
 }
 
+pub(crate) fn keys_prefix(domain: DomainId, backup: BackupId) -> String {
+    format!("domains/{domain}/backups/{backup}/keys.")
+}
+
+/// The backup and the generation of listed keys; other names are nobody's.
+pub(crate) fn keys_generation(domain: DomainId, path: &str) -> Option<(BackupId, u64)> {
+    let (id, name) = path.strip_prefix(&backups(domain))?.split_once('/')?;
+    let (id, generation) = (id.parse().ok()?, name.strip_prefix("keys.")?.parse().ok()?);
+    (keys(domain, id, generation) == path).then_some((id, generation))
+}
+
+/// The folder of all backups' own objects.
+pub(crate) fn backups(domain: DomainId) -> String {
+    format!("domains/{domain}/backups/")
+}
+
 pub(crate) fn heads(domain: DomainId) -> String {
     format!("domains/{domain}/heads/")
 }
@@ -113,5 +136,9 @@ mod tests {
         assert_eq!(keys(domain, backup, 3), format!("domains/{}/backups/{}/keys.3", "ab".repeat(16), "cd".repeat(16)));
         assert_eq!(signature_generation("keyring/7.sig"), Some(7));
         assert_eq!(signature_generation("keyring/07.sig"), None);
+        let listed = ["keyring/7.age", "keyring/7.sig", "keyring/07.age", "keyring/x.age", "keyring/7"];
+        assert_eq!(listed.map(keyring_generation), [Some(7), Some(7), None, None, None]);
+        assert_eq!(keys_generation(domain, &keys(domain, backup, 3)), Some((backup, 3)));
+        assert_eq!(keys_generation(domain, &manifest(domain, backup)), None);
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Change {
     pub(crate) records: Vec<StoredRecord>,
     /// Backups forgotten, and when.
     pub(crate) removed: Vec<(BackupId, u64)>,
+    /// Objects that are present no more, by path.
+    pub(crate) dropped: Vec<String>,
     /// Packs that must not be condemned meanwhile.
     pub(crate) relied_on: BTreeSet<Digest>,
     /// Feature bits that readers of its backups must know.
@@ -96,7 +98,7 @@ impl Repository {
             checkpoint: false,
             added: change.added,
             condemned: Vec::new(),
-            removed: Vec::new(),
+            removed: change.dropped,
             keyring: keyring.generation(),
             committed: change.committed,
             backups_removed: removed,

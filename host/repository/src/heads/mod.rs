@@ -6,4 +6,4 @@ mod state;
 
 pub(crate) use chain::read_on;
 pub(crate) use commit::Change;
-pub(crate) use state::DomainState;
+pub(crate) use state::{DomainState, LiveBackup};

@@ -9,6 +9,7 @@ use super::{Keyring, VerifyKey};
 use crate::{Error, RepositoryId};
 
 /// An age identity file whose comment lines pin the repository, its verify key and its targets.
+#[derive(Clone)]
 pub struct RecoveryKit {
     identity: age::x25519::Identity,
     pin: Option<(RepositoryId, VerifyKey)>,
@@ -116,6 +117,11 @@ impl RecoveryKit {
 
     /// Opens a sealed keyring, to try a new kit. Says nothing about who sealed it.
     pub fn open_keyring(&self, sealed: &[u8]) -> Result<Keyring, Error> {
+        Keyring::decode(&self.open(sealed)?)
+    }
+
+    /// Opens an age file.
+    pub(crate) fn open(&self, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
         use std::io::Read as _;
         let malformed = || Error::damaged("the sealed keyring")(crate::Malformed("it is no sound age file"));
         let decryptor = age::Decryptor::new_buffered(sealed).map_err(|_| malformed())?;
@@ -126,7 +132,7 @@ impl RecoveryKit {
         })?;
         let mut plaintext = Zeroizing::new(Vec::with_capacity(sealed.len()));
         reader.take(KEYRING_MAX).read_to_end(&mut plaintext).map_err(|_| malformed())?;
-        Keyring::decode(&plaintext)
+        Ok(plaintext)
     }
 }
 
@@ -137,22 +143,26 @@ pub(super) fn parse_recipient(text: &str) -> Result<age::x25519::Recipient, Erro
 
 /// The keyring as an age file for all its recipients; `None` where it has none.
 pub(super) fn seal_for_recipients(keyring: &Keyring) -> Result<Option<Vec<u8>>, Error> {
-    use std::io::Write as _;
-    let recipients = keyring.recipients();
+    let recipients = &keyring.stored.recipients;
     if recipients.is_empty() {
         return Ok(None);
     }
-    let parsed: Vec<_> =
-        recipients.iter().map(|(_, recipient, _)| parse_recipient(recipient)).collect::<Result<_, _>>()?;
+    seal_for(recipients.iter().map(|one| one.recipient.as_str()), &keyring.encode()).map(Some)
+}
+
+/// An age file for these recipients, at least one.
+pub(crate) fn seal_for<'r>(recipients: impl Iterator<Item = &'r str>, plaintext: &[u8]) -> Result<Vec<u8>, Error> {
+    use std::io::Write as _;
+    let parsed: Vec<_> = recipients.map(parse_recipient).collect::<Result<_, _>>()?;
     let encryptor = age::Encryptor::with_recipients(parsed.iter().map(|recipient| recipient as &dyn age::Recipient))
         .map_err(|_| Error::UnusableKey)?;
     let mut sealed = Vec::new();
     let written = encryptor.wrap_output(&mut sealed).and_then(|mut output| {
-        output.write_all(&keyring.encode())?;
+        output.write_all(plaintext)?;
         output.finish()
     });
     written.map_err(|_| Error::UnusableKey)?;
-    Ok(Some(sealed))
+    Ok(sealed)
 }
 
 #[cfg(test)]

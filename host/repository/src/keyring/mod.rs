@@ -1,30 +1,37 @@
 //! The keyring (FORMAT §7): every long-lived secret, its local seal, its recipients, and the recovery kit.
 //!
-//! Immutable: a change makes a next generation. Nothing here is shown by `Debug`, and all of it is wiped when dropped.
+//! Immutable: a change makes a next generation (`change.rs`). Nothing here is shown by `Debug`, and all of it is wiped when dropped.
 
+mod change;
 mod kit;
 mod publish;
 mod stored;
+mod tenant;
+mod unlock;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
 use zeroize::Zeroizing;
 
 pub use kit::RecoveryKit;
+pub(crate) use kit::seal_for;
 pub use publish::recover_keyring;
-pub(crate) use publish::{newest_generation, publish};
+pub(crate) use publish::{newest_generation, publish, retire};
+pub use unlock::{Stretching, UnlockKey, UnlockMethod};
 
 use crate::chunk::ChunkSecrets;
 use crate::envelope::{Envelope, Signer, Verifier, seal_envelope};
 use crate::format::{Kind, cbor, path};
 use crate::seal::{self, Purpose, SIGNATURE, Secret};
 use crate::{BackupId, DomainId, Error, RepositoryId};
-use stored::{LocalClear, ORGANIZATION, SYSTEM, StoredDomain, StoredKeyring, StoredRecipient};
+use stored::{LocalClear, SYSTEM, StoredDomain, StoredKeyring, StoredRecipient};
 
 /// All long-lived secrets of a repository. Zeroized on drop; `Debug` shows nothing.
 pub struct Keyring {
     stored: StoredKeyring,
     verify_key: VerifyKey,
+    /// Opens slots, where no organization key is known.
+    tenant: Option<Arc<RecoveryKit>>,
 }
 
 /// Ed25519 public key of the repository; hex as text.
@@ -65,14 +72,7 @@ impl Keyring {
 
     fn from_stored(stored: StoredKeyring) -> Self {
         let verify_key = VerifyKey(seal::verify_key(&stored.signing));
-        Self { stored, verify_key }
-    }
-
-    fn next(&self, change: impl FnOnce(&mut StoredKeyring)) -> Self {
-        let mut stored = self.stored.clone();
-        stored.generation += 1;
-        change(&mut stored);
-        Self { stored, verify_key: self.verify_key }
+        Self { stored, verify_key, tenant: None }
     }
 
     /// The repository that it is of.
@@ -108,46 +108,33 @@ impl Keyring {
         self.stored.domains.iter().map(|domain| domain.id).collect()
     }
 
-    /// A next generation with a domain for this organization.
-    pub fn with_domain(&self, organization: &str) -> Self {
-        self.next(|stored| stored.domains.push(new_domain(ORGANIZATION, Some(organization.to_owned()))))
-    }
-
-    /// A next generation with one more recovery recipient (`age1...`). Errors: not an age recipient, name in use.
-    pub fn with_recipient(&self, name: &str, recipient: &str, now_ms: u64) -> Result<Self, Error> {
-        let recipient = recipient.trim();
-        kit::parse_recipient(recipient)?;
-        if self.stored.recipients.iter().any(|other| other.name == name) {
-            return Err(Error::NameInUse { name: name.to_owned() });
-        }
-        let recipient = StoredRecipient {
-            name: name.to_owned(),
-            recipient: recipient.to_owned(),
-            added_ms: now_ms,
-            extra: Default::default(),
-        };
-        Ok(self.next(|stored| stored.recipients.push(recipient)))
-    }
-
-    /// (name, recipient, added ms)
+    /// Recovery recipients: (name, recipient, added ms)
     pub fn recipients(&self) -> Vec<(String, String, u64)> {
-        let told = |one: &StoredRecipient| (one.name.clone(), one.recipient.clone(), one.added_ms);
-        self.stored.recipients.iter().map(told).collect()
+        told(&self.stored.recipients)
+    }
+
+    /// Recipients of a tenant's own, who open the backups of its domain alone: (name, recipient, added ms)
+    pub fn tenants(&self, domain: DomainId) -> Result<Vec<(String, String, u64)>, Error> {
+        Ok(told(self.domain(domain)?.tenants()))
+    }
+
+    /// Whether it is no keyring of an appliance, but what a tenant's identity opened.
+    pub fn is_tenants(&self) -> bool {
+        self.tenant.is_some()
     }
 
     /// Sealed for the data directory.
     pub fn seal(&self, unlock: &UnlockKey) -> Vec<u8> {
-        let clear = LocalClear { generation: self.generation(), unlock: 0, extra: Default::default() };
+        let clear = unlock.method().to_clear(self.generation());
         let plaintext = self.encode();
-        let sealed = Some((&unlock.0, &plaintext[..]));
+        let sealed = Some((unlock.secret(), &plaintext[..]));
         seal_envelope(Kind::LocalKeyring, path::LOCAL_KEYRING, &clear, sealed, self).into()
     }
 
     /// Opens what [`Self::seal`] made. Errors: another unlock key; damaged.
     pub fn open(sealed: &[u8], unlock: &UnlockKey) -> Result<Self, Error> {
-        let bytes = bytes::Bytes::copy_from_slice(sealed);
-        let envelope = Envelope::<LocalClear>::parse(Kind::LocalKeyring, path::LOCAL_KEYRING, bytes)?;
-        let plaintext = envelope.unseal(&unlock.0).map_err(|_| Error::WrongUnlockKey)?;
+        let envelope = parse_local(sealed)?;
+        let plaintext = envelope.unseal(unlock.secret()).map_err(|_| unlock.refused())?;
         let keyring = Self::decode(&plaintext)?;
         envelope.verify(&keyring)?;
         Ok(keyring)
@@ -189,10 +176,38 @@ impl Keyring {
         found.map(DomainKeys).ok_or(Error::UnknownDomain { domain })
     }
 
+    /// Opens a slot that is for a tenant's own recipient.
+    pub(crate) fn open_slot(&self, wrapped: &[u8]) -> Option<Secret> {
+        let opened = self.tenant.as_ref()?.open(wrapped).ok()?;
+        <[u8; 32]>::try_from(&opened[..]).ok().map(Secret)
+    }
+
+    /// Version of the organization key by which a domain's new slots are wrapped.
+    pub fn newest_key_version(&self, domain: DomainId) -> Result<u64, Error> {
+        let keys = &self.domain(domain)?.0.organization_keys;
+        Ok(keys.iter().map(|(version, _)| *version).max().unwrap_or(0))
+    }
+
+    /// Whether it gives a domain's backups the slots that another one gives them.
+    pub(crate) fn makes_slots_as(&self, other: &Self, domain: DomainId) -> Result<bool, Error> {
+        let is_same_key = self.newest_key_version(domain)? == other.newest_key_version(domain)?;
+        Ok(is_same_key && self.domain(domain)?.tenants() == other.domain(domain)?.tenants())
+    }
+
+    /// Organizations that have a domain.
+    pub fn organizations(&self) -> Vec<(DomainId, String)> {
+        let named = |one: &StoredDomain| Some((one.id, one.organization.clone()?));
+        self.stored.domains.iter().filter_map(named).collect()
+    }
+
     /// Whether a domain holds the appliance's catalog rather than an organization's backups.
     pub fn is_system(&self, domain: DomainId) -> bool {
         domain == self.system_domain()
     }
+}
+
+fn parse_local(sealed: &[u8]) -> Result<Envelope<LocalClear>, Error> {
+    Envelope::parse(Kind::LocalKeyring, path::LOCAL_KEYRING, bytes::Bytes::copy_from_slice(sealed))
 }
 
 impl Signer for Keyring {
@@ -230,6 +245,11 @@ impl DomainKeys<'_> {
         self.0.chunker_seed
     }
 
+    /// Recipients of the tenant's own.
+    pub(crate) fn tenants(&self) -> &[StoredRecipient] {
+        self.0.tenants.as_deref().unwrap_or_default()
+    }
+
     /// Wraps a backup's data key by the newest organization key: its version, and the wrapped key.
     pub(crate) fn wrap(&self, backup: BackupId, data_key: &Secret) -> Result<(u64, Vec<u8>), Error> {
         let newest = self.0.organization_keys.iter().max_by_key(|(version, _)| *version);
@@ -244,6 +264,10 @@ impl DomainKeys<'_> {
     }
 }
 
+fn told(recipients: &[StoredRecipient]) -> Vec<(String, String, u64)> {
+    recipients.iter().map(|one| (one.name.clone(), one.recipient.clone(), one.added_ms)).collect()
+}
+
 fn new_domain(kind: u64, organization: Option<String>) -> StoredDomain {
     StoredDomain {
         id: DomainId::random(),
@@ -255,30 +279,8 @@ fn new_domain(kind: u64, organization: Option<String>) -> StoredDomain {
         index: Secret::random(),
         chunker_seed: u64::from_le_bytes(seal::random()),
         organization_keys: vec![(1, Secret::random())],
+        tenants: None,
         extra: Default::default(),
-    }
-}
-
-/// Opens the keyring in the data directory: 32 bytes, hex in its file.
-#[derive(Debug)]
-pub struct UnlockKey(Secret);
-
-impl UnlockKey {
-    /// A new random key.
-    pub fn generate() -> Self {
-        Self(Secret::random())
-    }
-
-    /// Reads its text form; space around it does not count.
-    pub fn parse(text: &str) -> Result<Self, Error> {
-        let mut secret = Secret([0; 32]);
-        hex::decode_to_slice(text.trim(), &mut secret.0).map_err(|_| Error::InvalidUnlockKey)?;
-        Ok(Self(secret))
-    }
-
-    /// 64 hex digits.
-    pub fn to_text(&self) -> Zeroizing<String> {
-        Zeroizing::new(hex::encode(self.0.0))
     }
 }
 
@@ -310,27 +312,20 @@ mod tests {
     #[test]
     fn a_keyring_opens_with_its_unlock_key_alone() {
         let keyring = Keyring::generate().with_domain("acme");
-        let unlock = UnlockKey::generate();
+        let unlock = UnlockKey::generate(UnlockMethod::default());
         let sealed = keyring.seal(&unlock);
-        let opened = Keyring::open(&sealed, &UnlockKey::parse(&unlock.to_text()).unwrap()).unwrap();
+        let opened =
+            Keyring::open(&sealed, &UnlockKey::parse(&unlock.to_text(), UnlockMethod::default()).unwrap()).unwrap();
         assert_eq!(*opened.encode(), *keyring.encode());
         assert_eq!((opened.generation(), opened.domains().len()), (2, 2));
         assert_eq!(opened.domain_of("acme"), keyring.domain_of("acme"));
         assert!(opened.domain_of("other").is_none());
-        let error = Keyring::open(&sealed, &UnlockKey::generate()).unwrap_err();
+        let error = Keyring::open(&sealed, &UnlockKey::generate(UnlockMethod::default())).unwrap_err();
         assert_eq!(error.code(), "wrong-unlock-key");
         for position in (0..sealed.len()).step_by(7) {
             let mut spoilt = sealed.clone();
             spoilt[position] ^= 1;
             assert!(Keyring::open(&spoilt, &unlock).is_err(), "{position}");
-        }
-    }
-
-    #[test]
-    fn unlock_keys_are_checked() {
-        assert!(UnlockKey::parse(&format!(" {}\n", "ab".repeat(32))).is_ok());
-        for text in ["", "ab", &"xy".repeat(32), &"ab".repeat(33)] {
-            assert_eq!(UnlockKey::parse(text).unwrap_err().code(), "invalid-unlock-key");
         }
     }
 
@@ -345,16 +340,5 @@ mod tests {
         assert_eq!(keyring.derive("a"), keyring.derive("a"));
         let shown = format!("{keyring:?} {:?}", SharedKeyring::new(Keyring::generate()));
         assert!(!shown.contains("signing") && !shown.contains('['), "{shown}");
-    }
-
-    #[test]
-    fn recipients_are_checked_and_named_once() {
-        let keyring = Keyring::generate();
-        let public = RecoveryKit::generate().recipient();
-        let next = keyring.with_recipient("alice", &public, 5).unwrap();
-        assert_eq!(next.recipients(), [("alice".to_owned(), public.clone(), 5)]);
-        assert_eq!(next.generation(), 2);
-        assert_eq!(next.with_recipient("alice", &public, 6).unwrap_err().code(), "name-in-use");
-        assert_eq!(keyring.with_recipient("bob", "age1nope", 6).unwrap_err().code(), "invalid-recipient");
     }
 }

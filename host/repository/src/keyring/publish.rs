@@ -4,7 +4,9 @@
 
 use holdfast_storage::Storage;
 
+use super::change::next_key_message;
 use super::stored::{Former, SignatureClear};
+use super::tenant::{self, Vouched};
 use super::{Keyring, RecoveryKit, kit};
 use crate::envelope::{Envelope, Verifier, seal_envelope};
 use crate::format::{Kind, path};
@@ -58,6 +60,28 @@ pub(crate) async fn newest_generation(place: &Place, keyring: &Keyring) -> Resul
     Ok(None)
 }
 
+/// Removes every published generation below one, which is here in a sound pair. Readers refuse them anyway once heads need more.
+/// Returns those that the place did not let go, with its reason.
+///
+/// Errors: the store does not answer.
+pub(crate) async fn retire(place: &Place, keyring: &Keyring) -> Result<Vec<(String, Error)>, Error> {
+    if !is_published(place, keyring).await? {
+        return Ok(Vec::new());
+    }
+    let mut kept = Vec::new();
+    for one in place.list(path::KEYRING).await? {
+        let Some(generation) = path::keyring_generation(&one.path) else { continue };
+        if generation < keyring.generation() {
+            match place.delete(&one.path).await {
+                Ok(()) => {}
+                Err(error) if error.is_permanent() => kept.push((one.path, error)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(kept)
+}
+
 /// Generations that are listed, highest first.
 fn generations(paths: impl Iterator<Item = String>) -> Vec<u64> {
     let mut generations: Vec<_> = paths.filter_map(|path| path::signature_generation(&path)).collect();
@@ -65,7 +89,8 @@ fn generations(paths: impl Iterator<Item = String>) -> Vec<u64> {
     generations
 }
 
-/// Opens the keyring at a target with a recovery identity. Without a pin in the kit, only if `trust` is set.
+/// Opens the keyring at a target with a recovery identity. Without a pin in the kit, only if `trust` is set. What the identity of a tenant opens
+/// is a keyring that reads its own backups, and does nothing else.
 ///
 /// Errors: no keyring there; no recipient fits this identity; the signature does not lead to the pinned verify key; another repository.
 pub async fn recover_keyring(storage: &dyn Storage, kit: &RecoveryKit, trust: bool) -> Result<Keyring, Error> {
@@ -101,6 +126,23 @@ async fn repository_at(storage: &dyn Storage) -> Result<RepositoryId, Error> {
     }
 }
 
+/// What the signature of a published keyring says, once it leads to the pinned verify key.
+async fn read_signature(
+    storage: &dyn Storage,
+    repository: RepositoryId,
+    pinned: Option<[u8; 32]>,
+    generation: u64,
+) -> Result<SignatureClear, Error> {
+    let path = path::keyring_signature(generation);
+    let untrusted = || Error::UntrustedKeyring { path: path.clone() };
+    let signature = storage.get(&path, None).await?;
+    let signature = Envelope::<SignatureClear>::parse(Kind::KeyringSignature, &path, signature)?;
+    let signed = &signature.clear;
+    signature.verify(&KeyOf { repository, verify_key: signed.verify_key }).map_err(|_| untrusted())?;
+    let leads = pinned.is_none_or(|pinned| leads_to(repository, pinned, &signed.former, signed.verify_key));
+    if leads && signed.generation == generation { Ok(signature.clear) } else { Err(untrusted()) }
+}
+
 async fn open_published(
     storage: &dyn Storage,
     kit: &RecoveryKit,
@@ -108,25 +150,23 @@ async fn open_published(
     pinned: Option<[u8; 32]>,
     generation: u64,
 ) -> Result<Keyring, Error> {
-    let signature_path = path::keyring_signature(generation);
-    let untrusted = || Error::UntrustedKeyring { path: signature_path.clone() };
-    let signature = storage.get(&signature_path, None).await?;
-    let signature = Envelope::<SignatureClear>::parse(Kind::KeyringSignature, &signature_path, signature)?;
-    let signed = &signature.clear;
-    signature.verify(&KeyOf { repository, verify_key: signed.verify_key }).map_err(|_| untrusted())?;
-    if pinned.is_some_and(|pinned| !leads_to(repository, pinned, &signed.former, signed.verify_key)) {
-        return Err(untrusted());
-    }
+    let signed = read_signature(storage, repository, pinned, generation).await?;
     let sealed = storage.get(&path::keyring(generation), None).await?;
     if Digest::of(&sealed) != signed.digest || sealed.len() as u64 != signed.length {
         return Err(Error::Exchanged { path: path::keyring(generation), expected: signed.digest });
     }
-    let keyring = kit.open_keyring(&sealed)?;
+    let keyring = match kit.open_keyring(&sealed) {
+        Err(refused @ Error::WrongIdentity { .. }) => {
+            let SignatureClear { verify_key, former, .. } = signed;
+            let of = Vouched { repository, generation, verify_key, former };
+            return tenant::recover(storage, kit, of).await?.ok_or(refused);
+        }
+        keyring => keyring?,
+    };
     let fits = keyring.repository() == repository
         && keyring.verify_key().0 == signed.verify_key
-        && keyring.generation() == generation
-        && signed.generation == generation;
-    if fits { Ok(keyring) } else { Err(untrusted()) }
+        && keyring.generation() == generation;
+    if fits { Ok(keyring) } else { Err(Error::UntrustedKeyring { path: path::keyring_signature(generation) }) }
 }
 
 /// A repository and one verify key that its signature must be of.
@@ -151,10 +191,10 @@ fn leads_to(repository: RepositoryId, pinned: [u8; 32], former: &[Former], prese
     }
     let Some(from) = former.iter().position(|(key, _)| *key == pinned) else { return false };
     let next_keys = former[from + 1..].iter().map(|(key, _)| *key).chain([present]);
-    former[from..].iter().zip(next_keys).all(|((key, signature), next)| {
-        let message = [&b"holdfast v1 next key"[..], &repository.0, &next].concat();
-        seal::is_signed(key, &message, signature)
-    })
+    former[from..]
+        .iter()
+        .zip(next_keys)
+        .all(|((key, signature), next)| seal::is_signed(key, &next_key_message(repository, &next), signature))
 }
 
 #[cfg(test)]
@@ -169,8 +209,7 @@ mod tests {
     }
 
     fn next(seed: u8, next: [u8; 32]) -> Former {
-        let message = [&b"holdfast v1 next key"[..], &REPOSITORY.0, &next].concat();
-        (key(seed), seal::sign(&Secret([seed; 32]), &message))
+        (key(seed), seal::sign(&Secret([seed; 32]), &next_key_message(REPOSITORY, &next)))
     }
 
     #[test]

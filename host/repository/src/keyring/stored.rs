@@ -32,6 +32,8 @@ structure! {
         7 index: Secret,
         8 chunker_seed: u64,
         9 organization_keys: Vec<(u64, Secret)>,
+        /// Who opens the domain's backups by slots of their own. Beyond 127, so that 0.1.0 reads on.
+        128 tenants: Option<Vec<StoredRecipient>>,
     }
 }
 
@@ -41,7 +43,7 @@ pub(crate) const ORGANIZATION: u64 = 0;
 pub(crate) const SYSTEM: u64 = 1;
 
 structure! {
-    /// Who can open the published keyring.
+    /// Who can open the published keyring, or a domain's backups.
     StoredRecipient {
         1 name: String,
         2 recipient: String,
@@ -64,7 +66,19 @@ structure! {
     /// The clear part of the keyring in the data directory.
     LocalClear {
         1 generation: u64,
-        /// 0: by a key file.
-        2 unlock: u64,
+        /// [`KEY_FILE`], [`PASSPHRASE`] or [`CREDENTIAL`].
+        2 method: u64,
+        /// Path of the key file, or name of the credential.
+        3 place: Option<String>,
+        4 salt: Option<[u8; 32]>,
+        /// Memory in KiB, passes, lanes.
+        5 costs: Option<(u64, u64, u64)>,
     }
 }
+
+/// [`LocalClear::method`]: the unlock key is in a file.
+pub(crate) const KEY_FILE: u64 = 0;
+/// [`LocalClear::method`]: the unlock key is stretched from a passphrase.
+pub(crate) const PASSPHRASE: u64 = 1;
+/// [`LocalClear::method`]: the unlock key is in a systemd credential.
+pub(crate) const CREDENTIAL: u64 = 2;

@@ -7,13 +7,14 @@ use super::table::Table;
 use super::{BackupReader, Inner};
 use crate::chunk::ChunkSecrets;
 use crate::envelope::Envelope;
-use crate::format::keys::{Keys, SLOT_ORGANIZATION};
+use crate::format::keys::Keys;
 use crate::format::manifest::{BackupClear, Manifest};
 use crate::format::{Kind, cbor, path};
 use crate::heads::DomainState;
 use crate::keyring::Keyring;
 use crate::repository::Repository;
 use crate::seal::Secret;
+use crate::slots::open_keys;
 use crate::tree::{Cut, Tree};
 use crate::{BackupId, DomainId, Error, Malformed};
 
@@ -25,7 +26,15 @@ impl Repository {
         let state = self.state(domain).await?;
         self.require(&state, backup)?;
         let keyring = self.inner.keyring.current();
-        let data_key = self.data_key(&keyring, &state, domain, backup).await?;
+        let (state, data_key) = match self.data_key(&keyring, &state, domain, backup).await {
+            // New slots may have taken their place since the heads were read.
+            Err(Error::Lost { .. }) => {
+                let state = self.state(domain).await?;
+                let data_key = self.data_key(&keyring, &state, domain, backup).await?;
+                (state, data_key)
+            }
+            data_key => (state, data_key?),
+        };
         let manifest = self.manifest(&keyring, &state, domain, backup, &data_key).await?;
         let index = self.index_or_footers(domain, &state).await?;
         let (level, root, bytes) = manifest.table;
@@ -44,7 +53,7 @@ impl Repository {
     }
 
     /// An object of a backup, as its head named it.
-    async fn object<C: cbor::Value>(
+    pub(crate) async fn object<C: cbor::Value>(
         &self,
         keyring: &Keyring,
         state: &DomainState,
@@ -67,11 +76,7 @@ impl Repository {
         let generation = state.backups.get(&backup).map_or(0, |live| live.keys);
         let path = path::keys(domain, backup, generation);
         let keys = self.object::<Keys>(keyring, state, Kind::Keys, &path).await?.clear;
-        let domain_keys = keyring.domain(domain)?;
-        let ours = keys.slots.iter().filter(|slot| slot.kind == SLOT_ORGANIZATION);
-        ours.filter_map(|slot| domain_keys.unwrap(backup, slot.version?, &slot.wrapped.0))
-            .next()
-            .ok_or(Error::NoKey { backup })
+        open_keys(keyring, domain, backup, &keys)
     }
 
     async fn manifest(

@@ -2,6 +2,8 @@
 //!
 //! Each object is durable before one that needs it is written; a kill in between leaves garbage, never a broken backup.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
@@ -15,13 +17,13 @@ use crate::format::cbor::{self, Blob};
 use crate::format::directory::StoredRecord;
 use crate::format::head::Object;
 use crate::format::index::{Index, IndexClear, NO_BASE, Record};
-use crate::format::keys::{Keys, SLOT_ORGANIZATION, Slot};
 use crate::format::manifest::{BackupClear, Manifest};
 use crate::format::refs::Refs;
 use crate::format::{Kind, path};
 use crate::heads::Change;
 use crate::keyring::Keyring;
 use crate::repository::Repository;
+use crate::slots::seal_keys;
 use crate::{BackupRecord, Digest, Error};
 
 /// Records in one index: 6 MiB.
@@ -33,6 +35,14 @@ const FIRST_KEYS: u64 = 1;
 struct Written<'a> {
     repository: &'a Repository,
     objects: Vec<Object>,
+}
+
+/// A backup's slots, durable and not committed yet.
+struct Slots {
+    generation: u64,
+    /// What they were made by.
+    keyring: Arc<Keyring>,
+    object: Object,
 }
 
 impl Written<'_> {
@@ -65,31 +75,49 @@ impl BackupWriter {
         let indexes: Vec<_> = indexes.into_iter().collect();
         let (relied_on, incompatible) = (settled.relied_on, settled.incompatible);
         self.put_refs(&keyring, &mut written, settled.added, settled.adopted).await?;
-        self.put_keys(&keyring, &mut written).await?;
+        let mut slots = self.put_keys(FIRST_KEYS).await?;
         let record = self.complete(record, &table);
         self.put_manifest(&keyring, &mut written, &record, document, table, indexes.clone()).await?;
-        self.repository.publish_new_keyring().await?;
 
-        let stored_bytes = written.objects.iter().map(|(_, length, _)| length).sum();
-        let record = BackupRecord { stored_bytes, ..record };
+        let own: u64 = written.objects.iter().map(|(_, length, _)| length).sum();
+        let record = BackupRecord { stored_bytes: own + slots.object.1, ..record };
         written.objects.extend(component);
-        let backup = self.plan.backup;
+        let change = Change {
+            added: written.objects,
+            records: vec![StoredRecord::replacing(record.clone(), None)],
+            relied_on,
+            incompatible,
+            ..Change::default()
+        };
+        loop {
+            self.repository.publish_new_keyring().await?;
+            match self.put_head(&change, &indexes, &slots).await {
+                // Slots by a former keyring would be missed by the rotation that came meanwhile.
+                Err(Error::KeysRotated { .. }) => slots = self.put_keys(slots.generation + 1).await?,
+                committed => return committed.map(|()| record),
+            }
+        }
+    }
+
+    async fn put_head(&self, change: &Change, indexes: &[Digest], slots: &Slots) -> Result<(), Error> {
+        let (domain, backup) = (self.plan.domain, self.plan.backup);
         self.repository
             .commit(domain, |state| {
                 if state.backups.contains_key(&backup) {
                     return Err(Error::BackupExists { backup });
                 }
+                // Asked while no other head can be written: who rotates replaces the keyring first, and looks at the heads then.
+                if !self.repository.inner.keyring.current().makes_slots_as(&slots.keyring, domain)? {
+                    return Err(Error::KeysRotated { domain });
+                }
+                let objects = change.added.iter().chain([&slots.object]);
                 Ok(Some(Change {
-                    added: written.objects.iter().filter(|object| !state.has(domain, object)).cloned().collect(),
-                    committed: vec![(backup, indexes.clone(), FIRST_KEYS)],
-                    records: vec![StoredRecord::replacing(record.clone(), None)],
-                    removed: Vec::new(),
-                    relied_on: relied_on.clone(),
-                    incompatible,
+                    added: objects.filter(|object| !state.has(domain, object)).cloned().collect(),
+                    committed: vec![(backup, indexes.to_vec(), slots.generation)],
+                    ..change.clone()
                 }))
             })
-            .await?;
-        Ok(record)
+            .await
     }
 
     /// The record with what only the writer knows; stored bytes come last.
@@ -174,20 +202,13 @@ impl BackupWriter {
         Ok(())
     }
 
-    async fn put_keys(&self, keyring: &Keyring, written: &mut Written<'_>) -> Result<(), Error> {
-        let (domain, backup) = (self.plan.domain, self.plan.backup);
-        let (version, wrapped) = keyring.domain(domain)?.wrap(backup, &self.data_key)?;
-        let slot = Slot {
-            kind: SLOT_ORGANIZATION,
-            version: Some(version),
-            wrapped: Blob(wrapped),
-            recipient: None,
-            extra: Default::default(),
-        };
-        let keys = Keys { domain, backup, generation: FIRST_KEYS, slots: vec![slot], extra: Default::default() };
-        let path = path::keys(domain, backup, FIRST_KEYS);
-        let bytes = seal_envelope(Kind::Keys, &path, &keys, None, keyring);
-        written.put(path, bytes).await.map(drop)
+    /// Writes a generation of slots by the keyring of now.
+    async fn put_keys(&self, generation: u64) -> Result<Slots, Error> {
+        let (domain, backup, keyring) = (self.plan.domain, self.plan.backup, self.repository.inner.keyring.current());
+        let (path, bytes) = seal_keys(&keyring, domain, backup, generation, &self.data_key)?;
+        let object = (path.clone(), bytes.len() as u64, Digest::of(&bytes));
+        self.repository.inner.place.put(&path, bytes).await?;
+        Ok(Slots { generation, keyring, object })
     }
 
     async fn put_manifest(

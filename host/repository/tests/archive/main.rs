@@ -7,6 +7,7 @@ mod check;
 mod copies;
 mod deltas;
 mod faults;
+mod keys;
 mod memory;
 mod parts;
 mod round_trip;

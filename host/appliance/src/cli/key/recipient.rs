@@ -1,4 +1,4 @@
-//! `holdfast key`: recovery recipients. A generated identity never leaves this machine, and is in its file before the appliance knows of it.
+//! `holdfast key recipient`: who can recover. A generated identity never leaves this machine, and is in its file before the appliance knows of it.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -7,28 +7,23 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use clap::Subcommand;
-use holdfast_control::resources::{CreateRecipient, Page, Recipient, RecipientAdded};
+use holdfast_control::resources::{CreateRecipient, Page, Recipient, RecipientAdded, RecipientRemoved};
 use holdfast_repository::{RecoveryKit, RepositoryId, VerifyKey};
 
-use super::output::{print, print_list};
-use super::{Common, Exit, Failure, say, values};
+use super::rotate::Waiting;
+use crate::cli::output::{print, print_list};
+use crate::cli::{Common, Exit, Failure, say, values};
 use crate::client::Client;
-
-/// Commands on keys.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Those whose identity opens the keyring at every target
-    #[command(subcommand)]
-    Recipient(RecipientCommand),
-}
 
 /// Commands on recovery recipients.
 #[derive(Debug, Subcommand)]
-pub enum RecipientCommand {
-    /// Add a recovery recipient
+pub enum Command {
+    /// Add a recovery recipient, or one that opens the backups of one organization
     Add(AddArguments),
-    /// List recovery recipients
+    /// List recovery recipients, and those of organizations
     List,
+    /// Remove a recipient, rotate the keys that they knew, and say what they can still read
+    Remove(RemoveArguments),
 }
 
 /// What `key recipient add` takes.
@@ -43,37 +38,59 @@ pub struct AddArguments {
     /// The public half of an identity that somebody has already: age1…
     #[arg(long, value_name = "AGE1")]
     public: Option<String>,
+    /// Opens the backups of this organization alone, those that exist too: with `holdfast restore --from URL --identity FILE`
+    #[arg(long, value_parser = values::word, value_name = "ORG")]
+    organization: Option<String>,
+}
+
+/// What `key recipient remove` takes.
+#[derive(Debug, clap::Args)]
+pub struct RemoveArguments {
+    /// Whose it is
+    #[arg(value_parser = values::word)]
+    name: String,
+    /// The organization whose own recipient it is; without it a recovery recipient
+    #[arg(long, value_parser = values::word, value_name = "ORG")]
+    organization: Option<String>,
+    #[command(flatten)]
+    waiting: Waiting,
 }
 
 /// Runs one of them.
 pub async fn run(common: &Common, command: Command) -> Result<Exit, Failure> {
-    let Command::Recipient(command) = command;
     let client = common.client()?;
     match command {
-        RecipientCommand::List => print_list(common.output, &client.get::<Page<Recipient>>("keys/recipients").await?)?,
-        RecipientCommand::Add(AddArguments { name, generate, public }) => {
-            let recipient = match (generate, public) {
-                (Some(file), _) => generate_kit(&client, name, &file).await?,
-                (None, public) => add(&client, name, public.unwrap_or_default()).await?.recipient,
+        Command::List => print_list(common.output, &client.get::<Page<Recipient>>("keys/recipients").await?)?,
+        Command::Add(AddArguments { name, generate, public, organization }) => {
+            let request = CreateRecipient { name, public: public.unwrap_or_default(), organization };
+            let recipient = match generate {
+                Some(file) => generate_kit(&client, request, &file).await?,
+                None => add(&client, &request).await?.recipient,
             };
             print(common.output, &recipient)?;
+        }
+        Command::Remove(RemoveArguments { name, organization, waiting }) => {
+            let of = organization.map(|organization| format!("?organization={organization}")).unwrap_or_default();
+            let removed: RecipientRemoved = client.remove(&format!("keys/recipients/{name}{of}")).await?;
+            print(common.output, &removed)?;
+            return waiting.for_rewrap(&client, &removed.job).await;
         }
     }
     Ok(Exit::Done)
 }
 
-async fn add(client: &Client, name: String, public: String) -> Result<RecipientAdded, Failure> {
-    client.post("keys/recipients", &CreateRecipient { name, public }).await
+async fn add(client: &Client, request: &CreateRecipient) -> Result<RecipientAdded, Failure> {
+    client.post("keys/recipients", request).await
 }
 
-async fn generate_kit(client: &Client, name: String, file: &Path) -> Result<Recipient, Failure> {
+async fn generate_kit(client: &Client, request: CreateRecipient, file: &Path) -> Result<Recipient, Failure> {
     let mut kit = RecoveryKit::generate();
     write_new(file, kit.to_text().as_bytes()).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => Failure::failed(format!("{} is there already", file.display()))
             .hint("A recovery kit is never overwritten; choose another file."),
         _ => Failure::failed(format!("writing the recovery kit {} failed: {error}", file.display())),
     })?;
-    let added = match add(client, name, kit.recipient()).await {
+    let added = match add(client, &CreateRecipient { public: kit.recipient(), ..request }).await {
         Ok(added) => added,
         Err(failure) => {
             // The appliance may know it even so, if only its answer was lost: then the identity is worth keeping.
@@ -86,23 +103,32 @@ async fn generate_kit(client: &Client, name: String, file: &Path) -> Result<Reci
     kit.pin(repository(&added)?, verify_key(&added)?, added.targets.clone());
     replace(file, kit.to_text().as_bytes())
         .map_err(|error| Failure::failed(format!("writing the recovery kit {} failed: {error}", file.display())))?;
-    try_kit(file, &added)?;
-    say(format_args!("the recovery kit is in {}; it was tried and opens the keyring", file.display()));
-    say(
-        "keep it away from the appliance and from its targets: whoever has it reads every backup, and without one nothing can be recovered",
-    );
+    match (&added.sealed_keyring, &added.recipient.organization) {
+        (Some(sealed), _) => {
+            try_kit(file, sealed)?;
+            say(format_args!("the recovery kit is in {}; it was tried and opens the keyring", file.display()));
+            say(
+                "keep it away from the appliance and from its targets: whoever has it reads every backup, and without one nothing can be recovered",
+            );
+        }
+        (None, organization) => say(format_args!(
+            "the identity is in {}: whoever has it and can read a target restores the backups of {}, once their slots are rewrapped",
+            file.display(),
+            organization.as_deref().unwrap_or_default()
+        )),
+    }
     Ok(added.recipient)
 }
 
 /// Reads the kit back from its file and opens the keyring with it, as a recovery would.
-fn try_kit(file: &Path, added: &RecipientAdded) -> Result<(), Failure> {
+fn try_kit(file: &Path, sealed_keyring: &str) -> Result<(), Failure> {
     let unusable = |reason: String| {
         Failure::failed(format!("the recovery kit {} does not open the keyring: {reason}", file.display()))
             .hint("Do not rely on this kit; add another recipient.")
     };
     let text = fs::read_to_string(file).map_err(|error| unusable(error.to_string()))?;
     let sealed = base64::engine::general_purpose::STANDARD
-        .decode(&added.sealed_keyring)
+        .decode(sealed_keyring)
         .map_err(|error| unusable(error.to_string()))?;
     let kit = RecoveryKit::parse(&text).map_err(|error| unusable(error.to_string()))?;
     kit.open_keyring(&sealed).map_err(|error| unusable(error.to_string()))?;
