@@ -14,7 +14,7 @@ use crate::data_dir::DataDir;
 use crate::jobs::Queue;
 use crate::plugins::Plugins;
 use crate::unlock::{self, Unlocking};
-use crate::{Appliance, Error, ErrorKind, clock, targets, tokens};
+use crate::{Appliance, Error, ErrorKind, clock, rollback, targets, tokens};
 
 /// How an appliance starts.
 #[derive(Clone, Debug)]
@@ -197,6 +197,7 @@ impl State {
         let own =
             self.catalog.meta(EPOCH).await?.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok()).unwrap_or(0);
         if found <= own {
+            rollback::must_hold_all(self, target, &repository).await?;
             return Ok(repository);
         }
         Err(Error::conflict("superseded", format!("another appliance has taken the target {} over (epoch {found}, ours is {own})", target.name))

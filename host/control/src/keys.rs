@@ -9,7 +9,7 @@ use crate::names::check_part;
 use crate::resources::{
     CreateRecipient, Page, Recipient, RecipientAdded, RecipientRemoved, RotateKeys, Rotation, Status,
 };
-use crate::{Appliance, Error, ErrorKind, Principal, clock, jobs, targets};
+use crate::{Appliance, Error, ErrorKind, Principal, clock, jobs, rollback, targets};
 
 impl Appliance {
     /// Adds a recovery recipient: from the next generation on, its identity opens the keyring at every target. Or one of an organization's own,
@@ -153,6 +153,7 @@ impl Appliance {
             let storage = targets::storage(target, &state.keyring.current())?;
             let repository = holdfast_repository::Repository::open_or_create(storage, state.keyring.clone()).await?;
             repository.take_over().await?;
+            rollback::start_over(state, target, &repository).await?;
             epoch = epoch.max(newest_epoch(&repository).await?);
         }
         state.become_writer(epoch).await?;

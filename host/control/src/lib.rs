@@ -18,6 +18,7 @@ mod recovery;
 mod repository;
 pub mod resources;
 mod restores;
+mod rollback;
 mod settings;
 mod shredding;
 mod status;
@@ -35,7 +36,7 @@ pub use holdfast_repository::Compression;
 pub use holdfast_sandbox::{COMPONENT_BYTES_MAX, Compiler, CompilerLimits, Limits};
 pub use names::{InstanceName, nearest};
 pub use plugins::Installed;
-pub use recovery::{OfflineRestore, RecoverRequest, Recovered, recover, restore_offline};
+pub use recovery::{Compared, OfflineRestore, RecoverRequest, Recovered, recover, restore_offline};
 pub use unlock::{AskPassphrase, ChangeUnlock, UnlockSource, Unlocking, change_unlock};
 
 /// The appliance: all operations. Cheap to clone.

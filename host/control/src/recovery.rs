@@ -2,19 +2,24 @@
 //!
 //! Neither writes anything to the target, not even a probe.
 
+mod comparison;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use holdfast_catalog::{
-    BackupRow, BackupState, Catalog, CopyRow, CopyState, InstanceRow, SNAPSHOT_VERSION, Snapshot, TargetRole,
+    BackupRow, BackupState, Catalog, CopyRow, CopyState, InstanceRow, SNAPSHOT_VERSION, Snapshot, TargetRole, TargetRow,
 };
 use holdfast_repository::{
-    BackupReader, BackupRecord, DomainId, Keyring, RecoveryKit, Repository, SharedKeyring, WriterId, recover_keyring,
+    BackupId, BackupReader, BackupRecord, DomainId, Keyring, RecoveryKit, Repository, SharedKeyring, WriterId,
+    recover_keyring,
 };
 use holdfast_sandbox::{Compiler, Limits, RuntimeOptions, Watch};
 use holdfast_storage::{Settings, Storage};
 use serde::Serialize;
+
+pub use comparison::Compared;
 
 use crate::appliance::{MODE, RECOVERED};
 use crate::data_dir::DataDir;
@@ -55,6 +60,10 @@ pub struct Recovered {
     pub source: String,
     /// Newest head of each domain; compare them with the last ones that you know.
     pub heads: Vec<RecoveredHead>,
+    /// Every other target that is known, and what it holds if it could be reached.
+    pub compared: Vec<Compared>,
+    /// What speaks for an older state here than there was once, or elsewhere.
+    pub warnings: Vec<String>,
 }
 
 /// The newest head of a domain.
@@ -155,14 +164,18 @@ pub async fn recover(request: RecoverRequest) -> Result<Recovered, Error> {
         Some((snapshot, reader)) => with_components(snapshot, &reader, &data).await?,
         None => empty(),
     };
-    let mut snapshot = reborn(snapshot, &records, &request, &data, &keyring);
-    recall_documents(&opened.repository, &records, &mut snapshot).await;
+    let others = comparison::known_targets(&snapshot, &request)?;
+    let (mut snapshot, target) = reborn(snapshot, &records, &request, &data, &keyring);
+    recall_documents(&opened.repository, &records, &mut snapshot).await?;
+    let comparison = comparison::compare(&opened, &records, target.as_ref(), others).await?;
     let recovered = Recovered {
         repository: keyring.repository().to_string(),
         instances: snapshot.instances.iter().filter(|row| row.removed_ms.is_none()).count() as u64,
         backups: records.len() as u64,
         source,
         heads: heads(&opened.repository).await?,
+        compared: comparison.compared,
+        warnings: comparison.warnings,
     };
     let catalog = Catalog::open(&data.catalog()).await?;
     catalog.import(snapshot).await?;
@@ -217,14 +230,14 @@ fn empty() -> Snapshot {
 }
 
 /// The former catalog as it is true for the new appliance: backups are those that this target's heads name, and a primary in the former data directory
-/// is an empty one in the new.
+/// is an empty one in the new. With it the row of the target that was recovered from.
 fn reborn(
     mut snapshot: Snapshot,
     records: &[(DomainId, BackupRecord)],
     request: &RecoverRequest,
     data: &DataDir,
     keyring: &Keyring,
-) -> Snapshot {
+) -> (Snapshot, Option<TargetRow>) {
     let now = clock::now_ms();
     let target = adopt_target(&mut snapshot, request, keyring);
     let primary = renew_primary(&mut snapshot, &target, data);
@@ -232,20 +245,9 @@ fn reborn(
     snapshot
         .backups
         .retain(|row| row.state == BackupState::Succeeded && keyring.domain_of(&row.organization).is_some());
-    for (_, record) in records {
-        let uid = record.backup.to_string();
-        if !snapshot.instances.iter().any(|row| row.uid == record.instance.to_string()) {
-            snapshot.instances.push(instance_row(record, now));
-        }
-        if !snapshot.backups.iter().any(|row| row.uid == uid) {
-            snapshot.backups.push(backup_row(record, now));
-        }
-        if let Some(row) = snapshot.backups.iter_mut().find(|row| row.uid == uid) {
-            // Proofs that came after the export are in the heads.
-            row.verified = newest_proof(record).or_else(|| row.verified.take());
-        }
-        mark_durable(&mut snapshot, &uid, &target, record);
-    }
+    add_instances(&mut snapshot, records, now);
+    add_backups(&mut snapshot, records, now);
+    mark_durable(&mut snapshot, records, &target);
     // A new primary is empty, and this target holds what its heads name: the export may remember more.
     let held: BTreeSet<_> = records.iter().map(|(_, record)| record.backup.to_string()).collect();
     snapshot
@@ -260,22 +262,58 @@ fn reborn(
     snapshot.backups.retain(|row| copied.contains(&row.uid));
     let kept: BTreeSet<_> = snapshot.backups.iter().map(|row| row.uid.clone()).collect();
     snapshot.copies.retain(|copy| kept.contains(&copy.backup_uid));
-    snapshot
+    let row = snapshot.targets.iter().find(|row| row.uid == target).cloned();
+    (snapshot, row)
+}
+
+/// Instances that only backups remember.
+fn add_instances(snapshot: &mut Snapshot, records: &[(DomainId, BackupRecord)], now: i64) {
+    let mut known: BTreeSet<_> = snapshot.instances.iter().map(|row| row.uid.clone()).collect();
+    for (_, record) in records {
+        if known.insert(record.instance.to_string()) {
+            snapshot.instances.push(instance_row(record, now));
+        }
+    }
+}
+
+/// Backups that the heads name, with the proofs that came after the export.
+fn add_backups(snapshot: &mut Snapshot, records: &[(DomainId, BackupRecord)], now: i64) {
+    let mut known: BTreeMap<_, _> =
+        snapshot.backups.iter().enumerate().map(|(place, row)| (row.uid.clone(), place)).collect();
+    for (_, record) in records {
+        let place = *known.entry(record.backup.to_string()).or_insert(snapshot.backups.len());
+        if place == snapshot.backups.len() {
+            snapshot.backups.push(backup_row(record, now));
+        }
+        let row = &mut snapshot.backups[place];
+        row.verified = newest_proof(record).or_else(|| row.verified.take());
+    }
 }
 
 /// Inventories of backups that the export did not know are in their manifests. One that cannot be read is left out: it only informs.
-async fn recall_documents(repository: &Repository, records: &[(DomainId, BackupRecord)], snapshot: &mut Snapshot) {
-    let places: BTreeMap<_, _> =
-        records.iter().map(|(domain, record)| (record.backup.to_string(), (*domain, record.backup))).collect();
-    for row in snapshot.backups.iter_mut().filter(|row| row.document.is_none()) {
-        let Some((domain, backup)) = places.get(&row.uid) else { continue };
-        match repository.open_backup(*domain, *backup).await {
-            Ok(reader) => row.document = Some(reader.document().to_owned()),
-            Err(error) => {
-                tracing::warn!(backup = %row.full_name(), %error, "the inventory of this backup cannot be read")
+async fn recall_documents(
+    repository: &Repository,
+    records: &[(DomainId, BackupRecord)],
+    snapshot: &mut Snapshot,
+) -> Result<(), Error> {
+    let mut rows: BTreeMap<_, _> =
+        snapshot.backups.iter_mut().filter(|row| row.document.is_none()).map(|row| (row.uid.clone(), row)).collect();
+    let mut wanted: BTreeMap<DomainId, Vec<BackupId>> = BTreeMap::new();
+    for (domain, record) in records.iter().filter(|(_, record)| rows.contains_key(&record.backup.to_string())) {
+        wanted.entry(*domain).or_default().push(record.backup);
+    }
+    for (domain, backups) in wanted {
+        for (backup, document) in repository.documents(domain, &backups).await? {
+            let Some(row) = rows.get_mut(&backup.to_string()) else { continue };
+            match document {
+                Ok(document) => row.document = Some(document),
+                Err(error) => {
+                    tracing::warn!(backup = %row.full_name(), %error, "the inventory of this backup cannot be read")
+                }
             }
         }
     }
+    Ok(())
 }
 
 /// The row of the target that was recovered from, with the credentials that worked. Its uid.
@@ -318,21 +356,28 @@ fn renew_primary(snapshot: &mut Snapshot, recovered_from: &str, data: &DataDir) 
     primary.uid.clone()
 }
 
-fn mark_durable(snapshot: &mut Snapshot, backup_uid: &str, target_uid: &str, record: &BackupRecord) {
-    let at = clock::signed(record.finished_ms);
-    match snapshot.copies.iter_mut().find(|copy| copy.backup_uid == backup_uid && copy.target_uid == target_uid) {
-        Some(copy) => {
-            copy.state = CopyState::Durable;
-            copy.durable_ms.get_or_insert(at);
+/// The target that was recovered from holds what its heads name.
+fn mark_durable(snapshot: &mut Snapshot, records: &[(DomainId, BackupRecord)], target_uid: &str) {
+    let copies = &mut snapshot.copies;
+    let at_target = copies.iter().enumerate().filter(|(_, copy)| copy.target_uid == target_uid);
+    let known: BTreeMap<_, _> = at_target.map(|(place, copy)| (copy.backup_uid.clone(), place)).collect();
+    for (_, record) in records {
+        let (uid, at) = (record.backup.to_string(), clock::signed(record.finished_ms));
+        match known.get(&uid) {
+            Some(place) => {
+                let copy = &mut copies[*place];
+                copy.state = CopyState::Durable;
+                copy.durable_ms.get_or_insert(at);
+            }
+            None => copies.push(CopyRow {
+                backup_uid: uid,
+                target_uid: target_uid.to_owned(),
+                state: CopyState::Durable,
+                durable_ms: Some(at),
+                reason: None,
+                copied_bytes: 0,
+            }),
         }
-        None => snapshot.copies.push(CopyRow {
-            backup_uid: backup_uid.to_owned(),
-            target_uid: target_uid.to_owned(),
-            state: CopyState::Durable,
-            durable_ms: Some(at),
-            reason: None,
-            copied_bytes: 0,
-        }),
     }
 }
 

@@ -85,14 +85,13 @@ impl Appliance {
         }
         for target in &targets {
             let behind = counts.get(&target.uid).map_or(0, |counts| counts.behind);
-            if let Some(error) = &target.last_error
-                && behind > 0
-            {
-                note(
-                    "target-behind",
-                    format!("the target {} lacks {behind} backups: {error}", target.name),
-                    format!("Replication is tried again by itself; `holdfast target sync {}` tries now.", target.name),
-                );
+            let hint = format!("It is tried again by itself; `holdfast target sync {}` tries now.", target.name);
+            match &target.last_error {
+                Some(error) if behind > 0 => {
+                    note("target-behind", format!("the target {} lacks {behind} backups: {error}", target.name), hint);
+                }
+                Some(error) => note("target-failing", format!("the target {} fails: {error}", target.name), hint),
+                None => {}
             }
         }
         problems.extend(state.plugins.problems());

@@ -174,6 +174,13 @@ impl Repository {
         Ok(seen)
     }
 
+    /// Whether a domain's chain still holds a head that was seen before. Heads are never removed: without it an older state lies here, or
+    /// another chain.
+    pub async fn holds_head(&self, domain: DomainId, sequence: u64, digest: Digest) -> Result<bool, Error> {
+        let found = self.inner.place.find(&path::head(domain, sequence)).await?;
+        Ok(found.is_some_and(|bytes| Digest::of(&bytes) == digest))
+    }
+
     /// Totals of all organizations' domains.
     pub async fn stats(&self) -> Result<Stats, Error> {
         let keyring = self.inner.keyring.current();

@@ -22,6 +22,7 @@ mod obstacles;
 mod offsite;
 mod plugins;
 mod reader;
+mod rebirth;
 mod resets;
 mod round_trip;
 mod secrecy;

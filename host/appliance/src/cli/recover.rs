@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 
 use holdfast_control::RecoverRequest;
 
-use super::output::print;
+use super::output::{print, printable};
 use super::settings::Values;
 use super::{Common, Exit, Failure, say};
 
 /// Make a data directory from a target and a recovery kit
+///
+/// Nothing is written to any target. The newest heads are printed, and compared with what was seen there once and with every other target
+/// that can be reached: exit 3 where this one lies in an older state.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The target's URL; S3 credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
@@ -34,13 +37,14 @@ pub async fn recover(common: &Common, arguments: Arguments) -> Result<Exit, Fail
     let data_dir = request.data_dir.clone();
     let recovered = holdfast_control::recover(request).await?;
     print(common.output, &recovered)?;
+    recovered.warnings.iter().for_each(|warning| say(format_args!("warning: {}", printable(warning))));
     say("next steps:");
     say(format_args!("  holdfast serve --data-dir {}", data_dir.display()));
     say(format_args!(
         "  holdfast takeover --confirm {}    (once the former appliance is gone for good)",
         recovered.repository
     ));
-    Ok(Exit::Done)
+    Ok(if recovered.warnings.is_empty() { Exit::Done } else { Exit::Warnings })
 }
 
 /// The text of a recovery kit.

@@ -448,7 +448,15 @@ impl Shown for Recovered {
                 format!("{} of {}, written {}, {}", head.sequence, head.domain, time(&head.written_at), head.digest);
             ("newest head", words)
         });
-        Self::HEADINGS.iter().copied().zip(self.cells()).chain(heads).collect()
+        let others = self.compared.iter().map(|other| {
+            let seen = match &other.unreachable {
+                Some(reason) => format!("not reached: {reason}"),
+                None => format!("{} backups, {} of them not here", other.backups, other.missing_here),
+            };
+            ("other target", format!("{} ({}): {seen}", other.target, other.url))
+        });
+        let warnings = self.warnings.iter().map(|warning| ("WARNING", warning.clone()));
+        Self::HEADINGS.iter().copied().zip(self.cells()).chain(heads).chain(others).chain(warnings).collect()
     }
 }
 

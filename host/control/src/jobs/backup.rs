@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Context, Failed, recording};
 use crate::appliance::State;
-use crate::{Error, ErrorKind, clock, instances, jobs, targets, words};
+use crate::{Error, ErrorKind, clock, instances, jobs, rollback, targets, words};
 
 /// What the job's row says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -72,6 +72,7 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Failed> 
     state.catalog.backup_phase(&row.uid, "committing", clock::now_ms()).await.map_err(Error::from)?;
     let document = document.to_string();
     let record = writer.commit(record, document.clone()).await.map_err(Error::from)?; // The backup exists only from here.
+    recording::insist(&state.queue, &context.job.id, || rollback::remember(state, &target, &primary)).await?;
     Ok(keep(context, &row, &target.uid, &record, Some(document)).await?)
 }
 

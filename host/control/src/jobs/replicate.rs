@@ -9,7 +9,7 @@ use holdfast_sandbox::Events;
 
 use super::{Context, JobKind};
 use crate::appliance::State;
-use crate::{Error, backups, clock, targets};
+use crate::{Error, backups, clock, rollback, targets};
 
 /// Queues replication to a target, unless it is queued. One that runs may already be past what is new: it does not count.
 pub(crate) async fn soon(state: &State, target: &TargetRow) -> Result<(), Error> {
@@ -57,6 +57,7 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
         bytes += copy_recorded(context, &row, &target, &repository).await?;
         copied += 1;
     }
+    rollback::remember(state, &target, &repository).await?;
     state.catalog.set_target_error(&target.uid, None, clock::now_ms()).await?;
     Ok(serde_json::json!({ "copied": copied, "bytes": bytes }))
 }

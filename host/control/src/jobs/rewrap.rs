@@ -10,7 +10,7 @@ use holdfast_sandbox::{Author, Events};
 use super::{Context, JobKind};
 use crate::appliance::State;
 use crate::resources::RewrapReport;
-use crate::{Error, ErrorKind, targets};
+use crate::{Error, ErrorKind, rollback, targets};
 
 /// Meta key: a rotation is under way, and its job is not queued yet.
 const DUE: &str = "rewrap-due";
@@ -58,6 +58,7 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
     let mut report = RewrapReport { target: target.name.clone(), site: target.site.clone(), ..RewrapReport::default() };
     rewrap(context, &repository, primary.as_ref(), &mut report).await?;
     report.kept.extend(repository.retire_former_keyrings().await?);
+    rollback::remember(state, &target, &repository).await?;
     if target.role == TargetRole::Primary {
         report.followed_by = follow(state).await?;
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Context, JobKind};
 use crate::appliance::State;
 use crate::resources::ShredReport;
-use crate::{Error, ErrorKind, clock, targets};
+use crate::{Error, ErrorKind, clock, rollback, targets};
 
 /// What the job's row says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,6 +39,7 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
         Some(backup) => shred_backup(&repository, domain, id(backup)?, &payload, &mut report).await?,
         None => erase(context, &repository, domain, &mut report).await?,
     }
+    rollback::remember(state, &target, &repository).await?;
     for line in &report.survives {
         context.reporter.log("warn", line);
     }

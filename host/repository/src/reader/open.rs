@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+
 use super::chunks::Chunks;
 use super::table::Table;
 use super::{BackupReader, Inner};
@@ -13,6 +15,7 @@ use crate::format::{Kind, cbor, path};
 use crate::heads::DomainState;
 use crate::keyring::Keyring;
 use crate::repository::Repository;
+use crate::rewrap::AT_ONCE;
 use crate::seal::Secret;
 use crate::slots::open_keys;
 use crate::tree::{Cut, Tree};
@@ -50,6 +53,34 @@ impl Repository {
             table: Table::new(tree),
         };
         Ok(BackupReader { inner: Arc::new(inner) })
+    }
+
+    /// The plugins' inventories of backups, from their manifests: small objects, read side by side.
+    ///
+    /// Errors, one for each backup: as of [`Self::open_backup`].
+    pub async fn documents(
+        &self,
+        domain: DomainId,
+        backups: &[BackupId],
+    ) -> Result<Vec<(BackupId, Result<String, Error>)>, Error> {
+        let (state, keyring) = (self.state(domain).await?, self.inner.keyring.current());
+        let reads = backups.iter().map(|backup| {
+            let read = self.document(&keyring, &state, domain, *backup);
+            read.map(|document| (*backup, document)).boxed()
+        });
+        Ok(stream::iter(reads.collect::<Vec<_>>()).buffer_unordered(AT_ONCE).collect().await)
+    }
+
+    async fn document(
+        &self,
+        keyring: &Keyring,
+        state: &DomainState,
+        domain: DomainId,
+        backup: BackupId,
+    ) -> Result<String, Error> {
+        self.require(state, backup)?;
+        let data_key = self.data_key(keyring, state, domain, backup).await?;
+        Ok(self.manifest(keyring, state, domain, backup, &data_key).await?.document)
     }
 
     /// An object of a backup, as its head named it.
