@@ -14,12 +14,14 @@ pub mod golden;
 pub mod impostor;
 pub mod interceptor;
 pub mod meddler;
+pub mod minio;
 pub mod needles;
 mod places;
 mod programs;
 pub mod proxy;
 pub mod reader;
 pub mod s3;
+pub mod sshd;
 mod standby;
 mod steps;
 

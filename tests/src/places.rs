@@ -22,9 +22,13 @@ pub fn program(name: &str) -> Result<PathBuf> {
 
 /// The component of a guest under `tests/guests`, which `cargo xtask` leaves beside the directory of programs.
 pub fn guest(name: &str) -> Result<PathBuf> {
+    beside_programs(&format!("guests/{name}.wasm"))
+}
+
+/// A file that `cargo xtask` leaves beside the directory of programs.
+pub(crate) fn beside_programs(file: &str) -> Result<PathBuf> {
     let own = env::current_exe()?;
-    let file = format!("guests/{name}.wasm");
-    let found = own.ancestors().map(|directory| directory.join(&file)).find(|path| path.is_file());
+    let found = own.ancestors().map(|directory| directory.join(file)).find(|path| path.is_file());
     found.ok_or_else(|| Failure::new(format!("no {file} near {}; `cargo xtask test` builds it", own.display())))
 }
 

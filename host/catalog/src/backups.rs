@@ -233,6 +233,11 @@ fn pending_of(db: &Connection, instance_uid: &str) -> Result<Option<BackupRow>, 
     one(db, "SELECT * FROM backups WHERE instance_uid = ?1 AND state = 'Pending'", params![instance_uid], from_row)
 }
 
+/// A backup that runs or waits, of any instance.
+pub(crate) fn any_pending(db: &Connection) -> Result<Option<BackupRow>, Fault> {
+    one(db, "SELECT * FROM backups WHERE state = 'Pending' LIMIT 1", [], from_row)
+}
+
 pub(crate) fn by_uid(db: &Connection, uid: &str) -> Result<Option<BackupRow>, Fault> {
     one(db, "SELECT * FROM backups WHERE uid = ?1", params![uid], from_row)
 }

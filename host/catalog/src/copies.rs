@@ -33,6 +33,19 @@ pub struct TargetCounts {
     pub durable: u64,
     /// Backups that succeeded and are not there yet.
     pub behind: u64,
+    /// When the oldest of these had succeeded, in milliseconds since 1970: since then the target lags.
+    pub behind_since_ms: Option<i64>,
+}
+
+/// How far the off-site copies of an instance are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OffsiteRow {
+    /// `organization/project/instance`.
+    pub instance: String,
+    /// When its newest usable backup had succeeded, in milliseconds since 1970.
+    pub newest_ms: i64,
+    /// The newest one of those that are durable at another site than the instance's, if there is any.
+    pub offsite_ms: Option<i64>,
 }
 
 impl Catalog {
@@ -86,16 +99,68 @@ impl Catalog {
         self.read("counting copies", |db| {
             let query = "
                 SELECT targets.uid AS uid, count(copies.backup_uid) AS durable,
-                       (SELECT count(*) FROM backups WHERE state = 'Succeeded') AS succeeded
-                FROM targets LEFT JOIN copies ON target_uid = targets.uid AND state = 'Durable'
+                       (SELECT count(*) FROM backups WHERE state = 'Succeeded') AS succeeded,
+                       (SELECT min(finished_ms) FROM backups AS missing WHERE missing.state = 'Succeeded' AND NOT EXISTS
+                           (SELECT 1 FROM copies AS there WHERE there.backup_uid = missing.uid
+                            AND there.target_uid = targets.uid AND there.state = 'Durable')) AS behind_since
+                FROM targets LEFT JOIN copies ON target_uid = targets.uid AND copies.state = 'Durable'
                      AND EXISTS (SELECT 1 FROM backups WHERE backups.uid = backup_uid AND backups.state = 'Succeeded')
                 WHERE removed_ms IS NULL GROUP BY targets.uid";
             let counts = |row: &Row<'_>| {
                 let durable = read_count(row, "durable")?;
                 let behind = read_count(row, "succeeded")?.saturating_sub(durable);
-                Ok((row.get("uid")?, TargetCounts { durable, behind }))
+                let behind_since_ms = row.get("behind_since")?;
+                Ok((row.get("uid")?, TargetCounts { durable, behind, behind_since_ms }))
             };
             Ok(all(db, query, [], counts)?.into_iter().collect())
+        })
+        .await
+    }
+}
+
+impl Catalog {
+    /// How far off site each live instance is that has a usable backup; with a uid, that one alone.
+    pub async fn offsite(&self, instance_uid: Option<&str>) -> Result<Vec<OffsiteRow>, Error> {
+        let instance_uid = instance_uid.map(str::to_owned);
+        self.read("reading what is off site", move |db| {
+            let query = "
+                SELECT instances.organization || '/' || instances.project || '/' || instances.name AS instance,
+                       max(backups.finished_ms) AS newest,
+                       max(CASE WHEN EXISTS (
+                           SELECT 1 FROM copies JOIN targets ON targets.uid = target_uid
+                           WHERE backup_uid = backups.uid AND copies.state = 'Durable'
+                                 AND targets.removed_ms IS NULL AND targets.site <> instances.site
+                       ) THEN backups.finished_ms END) AS offsite
+                FROM instances JOIN backups ON instance_uid = instances.uid AND backups.state = 'Succeeded'
+                WHERE instances.removed_ms IS NULL AND backups.finished_ms IS NOT NULL
+                      AND (?1 IS NULL OR instances.uid = ?1)
+                GROUP BY instances.uid ORDER BY instance";
+            let read = |row: &Row<'_>| {
+                Ok(OffsiteRow {
+                    instance: row.get("instance")?,
+                    newest_ms: row.get("newest")?,
+                    offsite_ms: row.get("offsite")?,
+                })
+            };
+            all(db, query, params![instance_uid], read)
+        })
+        .await
+    }
+
+    /// How many backups that succeeded are durable at this target and at no other live one.
+    pub async fn backups_only_at(&self, target_uid: &str) -> Result<u64, Error> {
+        let target_uid = target_uid.to_owned();
+        self.read("counting last copies", move |db| {
+            let query = "
+                SELECT count(*) AS last FROM backups
+                WHERE state = 'Succeeded'
+                  AND EXISTS (SELECT 1 FROM copies WHERE backup_uid = uid AND target_uid = ?1 AND copies.state = 'Durable')
+                  AND NOT EXISTS (
+                      SELECT 1 FROM copies JOIN targets ON targets.uid = target_uid
+                      WHERE backup_uid = backups.uid AND target_uid <> ?1 AND copies.state = 'Durable'
+                            AND removed_ms IS NULL)";
+            let counts = all(db, query, params![target_uid], |row| read_count(row, "last"))?;
+            Ok(counts.into_iter().sum())
         })
         .await
     }
@@ -209,9 +274,34 @@ mod tests {
         }
         catalog.backup_deleting("b3", 4_000).await.unwrap();
         let counts = catalog.target_counts().await.unwrap();
-        assert_eq!(counts["t1"], TargetCounts { durable: 2, behind: 0 });
-        assert_eq!(counts["t2"], TargetCounts { durable: 1, behind: 1 });
+        assert_eq!(counts["t1"], TargetCounts { durable: 2, behind: 0, behind_since_ms: None });
+        let since = catalog.backup_by_uid("b2").await.unwrap().unwrap().finished_ms;
+        assert_eq!(counts["t2"], TargetCounts { durable: 1, behind: 1, behind_since_ms: since });
+        assert!(since.is_some());
+        assert_eq!(catalog.backups_only_at("t1").await.unwrap(), 1);
+        assert_eq!(catalog.backups_only_at("t2").await.unwrap(), 0);
         catalog.remove_target("t2", 5_000).await.unwrap();
         assert!(!catalog.target_counts().await.unwrap().contains_key("t2"));
+    }
+
+    #[tokio::test]
+    async fn what_is_off_site_is_at_another_site_than_the_instance() {
+        let catalog = two_targets().await;
+        let away = |row: &mut crate::TargetRow| row.site = "there".to_owned();
+        catalog.update_target("t2", None, 1, away).await.unwrap();
+        let instance = catalog.insert_instance(crate::fixtures::instance("pg", "pg"), false).await.unwrap();
+        assert_eq!(catalog.offsite(None).await.unwrap(), []);
+        for (uid, created_ms) in [("b1", 1_000), ("b2", 2_000)] {
+            catalog.succeeded(uid, "pg", created_ms).await;
+            catalog.set_copy(copy(uid, "t1", CopyState::Durable)).await.unwrap();
+        }
+        let instance_name = instance.full_name();
+        let row = |offsite_ms| OffsiteRow { instance: instance_name.clone(), newest_ms: 2_001, offsite_ms };
+        let site = instance.site.clone();
+        catalog.update_target("t1", None, 3, move |row| row.site = site).await.unwrap();
+        assert_eq!(catalog.offsite(None).await.unwrap(), [row(None)]);
+        catalog.set_copy(copy("b1", "t2", CopyState::Durable)).await.unwrap();
+        assert_eq!(catalog.offsite(Some("pg")).await.unwrap(), [row(Some(1_001))]);
+        assert_eq!(catalog.offsite(Some("other")).await.unwrap(), []);
     }
 }

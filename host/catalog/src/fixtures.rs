@@ -95,6 +95,7 @@ pub(crate) fn target(uid: &str, role: TargetRole) -> TargetRow {
         settings: BTreeMap::new(),
         secrets: BTreeMap::from([("secret-key".to_owned(), vec![9; 40])]),
         conditional_writes: true,
+        findings: "[]".to_owned(),
         last_error: None,
         newest_heads: "[]".to_owned(),
         created_ms: 1_000,

@@ -37,7 +37,7 @@ use std::sync::Arc;
 
 pub use audit::AuditRow;
 pub use backups::{BackupRow, BackupSuccess, InsertedBackup};
-pub use copies::{CopyRow, TargetCounts};
+pub use copies::{CopyRow, OffsiteRow, TargetCounts};
 pub use counts::Counts;
 pub use error::Error;
 pub use idempotency::IdempotencyKey;

@@ -13,8 +13,11 @@ use crate::Error;
 use crate::error::Fault;
 
 /// All migrations; the one at place N makes schema N + 1.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../migrations/0001_first.sql"), include_str!("../migrations/0002_plugins.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001_first.sql"),
+    include_str!("../migrations/0002_plugins.sql"),
+    include_str!("../migrations/0003_findings.sql"),
+];
 
 /// Makes an empty file that only its owner can read, unless there is one; SQLite gives its companions the same permissions.
 pub(crate) fn create_file(path: &Path) -> Result<(), Fault> {

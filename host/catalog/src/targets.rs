@@ -9,7 +9,7 @@ use crate::error::Fault;
 use crate::rows::{
     Columns, all, hex_values, insert, integer, json, one, put, read_count, read_json, read_sealed, read_word, sealed,
 };
-use crate::{Catalog, Error, TargetRole};
+use crate::{Catalog, Error, TargetRole, backups};
 
 /// A place that holds backups.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub struct TargetRow {
     pub secrets: BTreeMap<String, Vec<u8>>,
     /// Whether its store can put an object only if it is absent.
     pub conditional_writes: bool,
+    /// What was found when it was tried (JSON).
+    #[serde(default = "nothing_found")]
+    pub findings: String,
     /// What failed there last, until it works again.
     pub last_error: Option<String>,
     /// The newest heads seen there (JSON): older ones later mean that the store was rolled back.
@@ -43,6 +46,11 @@ pub struct TargetRow {
     pub resource_version: u64,
     /// When it was removed.
     pub removed_ms: Option<i64>,
+}
+
+/// Targets of older catalogs were tried, and what was found was not kept.
+fn nothing_found() -> String {
+    "[]".to_owned()
 }
 
 impl Catalog {
@@ -130,6 +138,29 @@ impl Catalog {
         self.update_target(uid, None, now_ms, |row| row.newest_heads = newest_heads).await.map(drop)
     }
 
+    /// Makes a live target the primary, and the former primary a secondary one. Refused: [`Error::BackupRunning`], for a backup
+    /// belongs to the primary that it began at.
+    pub async fn promote_target(&self, uid: &str, now_ms: i64) -> Result<TargetRow, Error> {
+        let uid = uid.to_owned();
+        self.write("promoting a target", move |db| {
+            let mut row = live(db, &uid)?;
+            if let Some(running) = backups::any_pending(db)? {
+                return Err(Error::BackupRunning { uid: running.uid.clone(), name: running.full_name() }.into());
+            }
+            let become_role = |row: &mut TargetRow, role| {
+                (row.role, row.updated_ms) = (role, now_ms);
+                row.resource_version += 1;
+                store(db, row)
+            };
+            if let Some(mut former) = primary(db)?.filter(|former| former.uid != uid) {
+                become_role(&mut former, TargetRole::Secondary)?;
+                become_role(&mut row, TargetRole::Primary)?;
+            }
+            Ok(row)
+        })
+        .await
+    }
+
     /// Removes a target from the catalog; its credentials go, what it holds stays where it is.
     pub async fn remove_target(&self, uid: &str, now_ms: i64) -> Result<(), Error> {
         let change = move |row: &mut TargetRow| {
@@ -188,6 +219,7 @@ fn columns(row: &TargetRow) -> Result<Columns, Fault> {
         ("settings", json(&row.settings)?),
         ("secrets", sealed(&row.secrets)?),
         ("conditional_writes", row.conditional_writes.into()),
+        ("findings", row.findings.clone().into()),
         ("last_error", row.last_error.clone().into()),
         ("newest_heads", row.newest_heads.clone().into()),
         ("created_ms", row.created_ms.into()),
@@ -207,6 +239,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<TargetRow> {
         settings: read_json(row, "settings")?,
         secrets: read_sealed(row, "secrets")?,
         conditional_writes: row.get("conditional_writes")?,
+        findings: row.get("findings")?,
         last_error: row.get("last_error")?,
         newest_heads: row.get("newest_heads")?,
         created_ms: row.get("created_ms")?,
@@ -251,6 +284,20 @@ mod tests {
         assert_eq!(catalog.removed_targets().await.unwrap(), [removed]);
         catalog.insert_target(named("b")).await.unwrap();
         assert_eq!(catalog.target_by_name("vault").await.unwrap().unwrap().uid, "b");
+    }
+
+    #[tokio::test]
+    async fn a_promotion_exchanges_the_roles_unless_a_backup_runs() {
+        let catalog = Fixture::new().await;
+        catalog.insert_target(target("a", TargetRole::Primary)).await.unwrap();
+        catalog.insert_target(target("b", TargetRole::Secondary)).await.unwrap();
+        let promoted = catalog.promote_target("b", 2_000).await.unwrap();
+        assert_eq!((promoted.role, promoted.resource_version, promoted.updated_ms), (TargetRole::Primary, 2, 2_000));
+        assert_eq!(catalog.primary_target().await.unwrap(), Some(promoted));
+        assert_eq!(catalog.target_by_uid("a").await.unwrap().unwrap().role, TargetRole::Secondary);
+        catalog.pending("p", "pg", 3_000).await;
+        let error = catalog.promote_target("a", 4_000).await.unwrap_err();
+        assert!(matches!(error, Error::BackupRunning { .. }), "{error}");
     }
 
     #[tokio::test]

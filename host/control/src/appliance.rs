@@ -1,6 +1,6 @@
 //! The appliance's state, and how it starts: data directory, keys, catalog, plugins, primary target, healing, queue.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,6 +51,8 @@ pub(crate) struct State {
     pub(crate) compression: Compression,
     repositories: Mutex<HashMap<String, Arc<OnceCell<Repository>>>>,
     pub(crate) queue: Queue,
+    /// Targets that somebody wants to be copied to outside of their window too, by uid.
+    pub(crate) hurried: Mutex<BTreeSet<String>>,
     recovered: AtomicBool,
     /// Changes of the catalog that heads do not hold: how many there were, and how many of them an export holds.
     pub(crate) changes: AtomicU64,
@@ -90,6 +92,7 @@ impl Appliance {
             compression: options.compression,
             repositories: Mutex::default(),
             queue: Queue::new(options.workers),
+            hurried: Mutex::default(),
             recovered: AtomicBool::new(recovered),
             // What was changed before this start may be in no export.
             changes: AtomicU64::new(1),
@@ -174,7 +177,8 @@ impl State {
         Ok(cell.get_or_try_init(|| self.open_repository(target)).await?.clone())
     }
 
-    async fn open_repository(&self, target: &TargetRow) -> Result<Repository, Error> {
+    /// The same, opened anew: for a target whose row is not recorded yet.
+    pub(crate) async fn open_repository(&self, target: &TargetRow) -> Result<Repository, Error> {
         let (storage, keyring) = (targets::storage(target, &self.keyring.current())?, self.keyring.clone());
         if self.is_recovered() {
             return Ok(Repository::open_read_only(storage, keyring).await?);

@@ -111,7 +111,8 @@ impl Appliance {
             None => None,
         };
         let targets = self.0.catalog.targets().await?;
-        Ok(views::instance(&row, latest.as_ref(), &targets))
+        let offsite_ms = self.0.catalog.offsite(Some(&row.uid)).await?.into_iter().find_map(|found| found.offsite_ms);
+        Ok(views::instance(&row, latest.as_ref(), offsite_ms, &targets))
     }
 }
 

@@ -13,6 +13,7 @@ mod instances;
 mod jobs;
 mod keys;
 mod names;
+mod pace;
 mod plugins;
 mod recovery;
 mod repository;

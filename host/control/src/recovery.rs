@@ -105,15 +105,17 @@ pub struct OfflineRestore {
 struct Opened {
     keyring: SharedKeyring,
     repository: Repository,
+    /// Settings that the storage learned when it was opened.
+    learned: Settings,
 }
 
 impl Opened {
     async fn open(from: &str, settings: &Settings, kit: &str, trust: bool) -> Result<Self, Error> {
         let kit = RecoveryKit::parse(kit)?;
         let storage: Arc<dyn Storage> = holdfast_storage::open(from, settings)?;
-        let keyring = SharedKeyring::new(recover_keyring(storage.as_ref(), &kit, trust).await?);
-        let repository = Repository::open_read_only(storage, keyring.clone()).await?;
-        Ok(Self { keyring, repository })
+        let keyring = SharedKeyring::new(recover_keyring(Arc::clone(&storage), &kit, trust).await?);
+        let repository = Repository::open_read_only(Arc::clone(&storage), keyring.clone()).await?;
+        Ok(Self { keyring, repository, learned: storage.learned() })
     }
 
     /// Every backup that the heads name, system exports not among them.
@@ -148,12 +150,13 @@ impl Opened {
 }
 
 /// Makes a data directory from a target and a recovery kit's text. Writes nothing to the target; leaves nothing behind when it fails.
-pub async fn recover(request: RecoverRequest) -> Result<Recovered, Error> {
+pub async fn recover(mut request: RecoverRequest) -> Result<Recovered, Error> {
     let opened = Opened::open(&request.from, &request.settings, &request.kit, request.trust_keyring).await?;
     if opened.keyring.current().is_tenants() {
         return Err(Error::unprocessable("tenants-identity", "this identity opens the backups of an organization, and no keyring")
             .hint("Restore with it: `holdfast restore ORGANIZATION/PROJECT/INSTANCE/latest --from URL --identity FILE --to-directory DIR`. Only a recovery recipient's kit makes an appliance."));
     }
+    request.settings.extend(opened.learned.clone());
     let records = opened.records().await?;
     let export = opened.snapshot().await?;
     let source = if export.is_some() { "catalog export" } else { "heads" }.to_owned();

@@ -72,6 +72,12 @@ pub struct InstanceStatus {
     pub last_backup_at: Option<String>,
     /// `none`, `single-site`, `two-sites`: of the newest backup.
     pub protection: String,
+    /// When the newest backup that is durable at another site had succeeded.
+    #[serde(default)]
+    pub last_offsite_backup_at: Option<String>,
+    /// How old what is off site is: seconds since then.
+    #[serde(default)]
+    pub offsite_lag_seconds: Option<u64>,
 }
 
 /// `POST instances`.
@@ -214,6 +220,9 @@ pub struct SiteCopy {
     /// `Pending`, `Copying`, `Durable`.
     pub state: String,
     pub durable_at: Option<String>,
+    /// Seconds from the backup's success until it was durable there, or until now.
+    #[serde(default)]
+    pub lag_seconds: Option<u64>,
     /// Why the last attempt failed, if it did.
     pub reason: Option<String>,
     /// Bytes the copy moved.
@@ -298,6 +307,9 @@ pub struct Target {
     /// Without any secret.
     pub url: String,
     pub site: String,
+    /// Secrets are shown as `"***"`.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
     pub created_at: String,
     pub resource_version: String,
     pub status: TargetStatus,
@@ -311,8 +323,27 @@ pub struct TargetStatus {
     pub backups: u64,
     /// Backups that are not there yet.
     pub behind: u64,
+    /// When the oldest of these had succeeded.
+    #[serde(default)]
+    pub behind_since: Option<String>,
+    /// Seconds since then; 0 where nothing is behind.
+    #[serde(default)]
+    pub lag_seconds: u64,
     pub conditional_writes: bool,
+    /// What was found when it was tried.
+    #[serde(default)]
+    pub findings: Vec<TargetFinding>,
     pub last_error: Option<String>,
+}
+
+/// One thing that was tried at a target.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetFinding {
+    /// `write`, `read`, `list`, `replace`, `delete`, `conditional-writes`, and what its kind has besides.
+    pub what: String,
+    pub works: bool,
+    pub detail: String,
 }
 
 /// `POST targets`.
@@ -324,6 +355,24 @@ pub struct CreateTarget {
     pub site: String,
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
+    #[serde(default)]
+    pub secrets: BTreeMap<String, SecretText>,
+}
+
+/// `PATCH targets/{}`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EditTarget {
+    /// Only if it is still at this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_version: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
+    /// Settings to be set; `null` takes a setting or a secret away.
+    #[serde(default)]
+    pub settings: BTreeMap<String, Option<String>>,
     #[serde(default)]
     pub secrets: BTreeMap<String, SecretText>,
 }
@@ -371,10 +420,25 @@ pub struct Status {
     pub queued_jobs: u64,
     /// `key-file`, `passphrase` or `credential`: what opens the keyring in the data directory.
     pub unlocked_by: String,
+    /// The instance whose newest off-site backup is the oldest, among those that have any backup.
+    #[serde(default)]
+    pub worst_offsite: Option<OffsiteLag>,
     /// Things that want attention: no recovery recipient, no second site, backups behind.
     pub problems: Vec<Problem>,
     /// What could be better, though nothing is wrong.
     pub advice: Vec<Problem>,
+}
+
+/// How old what is off site is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OffsiteLag {
+    /// `organization/project/instance`.
+    pub instance: String,
+    /// When its newest off-site backup had succeeded; none if nothing of it is off site.
+    pub last_offsite_backup_at: Option<String>,
+    /// Seconds since then.
+    pub lag_seconds: Option<u64>,
 }
 
 /// A recovery recipient, or one of a tenant's own.

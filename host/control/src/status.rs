@@ -2,8 +2,8 @@
 
 use holdfast_repository::UnlockMethod;
 
-use crate::resources::{Problem, Status};
-use crate::{Appliance, Error};
+use crate::resources::{OffsiteLag, Problem, Status};
+use crate::{Appliance, Error, clock, views};
 
 impl Appliance {
     /// State of the appliance, and what wants attention.
@@ -25,6 +25,7 @@ impl Appliance {
                 UnlockMethod::Passphrase(_) => "passphrase",
             }
             .to_owned(),
+            worst_offsite: self.worst_offsite().await?,
             problems: self.problems().await?,
             advice: self.advice(),
         })
@@ -41,6 +42,16 @@ impl Appliance {
         }
         };
         is_beside.then(beside).into_iter().collect()
+    }
+
+    /// What is off site the longest ago, or not at all.
+    async fn worst_offsite(&self) -> Result<Option<OffsiteLag>, Error> {
+        let worst = self.0.catalog.offsite(None).await?.into_iter().min_by_key(|found| found.offsite_ms);
+        Ok(worst.map(|found| OffsiteLag {
+            instance: found.instance,
+            last_offsite_backup_at: found.offsite_ms.map(clock::text),
+            lag_seconds: found.offsite_ms.map(views::seconds_since),
+        }))
     }
 
     async fn problems(&self) -> Result<Vec<Problem>, Error> {

@@ -1,16 +1,22 @@
 //! Operations on targets: the primary, and the secondaries at other sites.
 
+mod change;
+
 use std::sync::Arc;
 
 use holdfast_catalog::{TargetCounts, TargetRole, TargetRow};
 use holdfast_repository::{Keyring, Repository, WriterId};
-use holdfast_storage::Storage;
+use holdfast_storage::{Storage, Throttled};
 
 use crate::appliance::State;
 use crate::instances::{open_secrets, seal_secrets};
 use crate::names::check_part;
-use crate::resources::{CreateTarget, Page, Target};
+use crate::pace::Pace;
+use crate::resources::{CreateTarget, Page, Target, TargetFinding};
 use crate::{Appliance, Error, ErrorKind, Principal, clock, jobs, views};
+
+/// Meta key: the uid of the target that `[repository]` in the configuration speaks of, once that is not the primary any more.
+const CONFIGURED: &str = "configured-primary";
 
 impl Appliance {
     /// Tests write, read, list, delete and conditional writes there; refuses a prefix with another repository; then replicates what is kept.
@@ -23,9 +29,10 @@ impl Appliance {
         let mut row = new_row(&request.name, TargetRole::Secondary, request.url, &request.site);
         row.secrets = seal_secrets(&keyring, &format!("target/{}", row.uid), &request.secrets);
         row.settings = request.settings;
-        self.refuse_same_place(&row).await?;
         let storage = storage(&row, &keyring)?;
-        row.conditional_writes = holdfast_storage::probe(storage.as_ref()).await?.conditional_writes;
+        self.refuse_same_place(&row, storage.as_ref()).await?;
+        try_out(&mut row, storage.as_ref()).await?;
+        self.refuse_shared_holder(&row, storage.as_ref()).await?;
         Repository::open_or_create(storage, state.keyring.clone()).await?.publish_keyring().await?;
         let row = state.catalog.insert_target(row).await?;
         state.audit(who, "target.add", &row.name).await?;
@@ -49,20 +56,6 @@ impl Appliance {
         self.view_target(&find(&self.0, name).await?).await
     }
 
-    /// Forgets a secondary target. What lies there stays there.
-    pub async fn remove_target(&self, who: &Principal, name: &str) -> Result<(), Error> {
-        let state = &self.0;
-        let row = find(state, name).await?;
-        if row.role == TargetRole::Primary {
-            return Err(Error::unprocessable("primary-target", format!("{name} is the primary target"))
-                .hint("Only a secondary target can be removed."));
-        }
-        state.catalog.remove_target(&row.uid, clock::now_ms()).await?;
-        state.forget_repository(&row.uid);
-        state.audit(who, "target.remove", name).await?;
-        jobs::export::soon(state).await
-    }
-
     /// Queues replication of all that the target lacks, now.
     pub async fn sync_target(&self, who: &Principal, name: &str) -> Result<Target, Error> {
         let state = &self.0;
@@ -77,17 +70,59 @@ impl Appliance {
         Ok(views::target(row, counts(&self.0, row).await?))
     }
 
+    /// Two targets that stand and fall together cannot be two sites.
+    async fn refuse_shared_holder(&self, new: &TargetRow, there: &dyn Storage) -> Result<(), Error> {
+        let holder = there.holder().await?;
+        let keyring = self.0.keyring.current();
+        for other in
+            self.0.catalog.targets().await?.into_iter().filter(|other| other.uid != new.uid && other.site != new.site)
+        {
+            // One that cannot be asked cannot be compared either; it must not stand in the way of a better one.
+            let Ok(there) = storage(&other, &keyring) else { continue };
+            let Ok(shared) = there.holder().await else { continue };
+            if shared == holder {
+                let message = format!(
+                    "{} and {} both stand on {holder}, and claim the sites {} and {}",
+                    new.name, other.name, new.site, other.site
+                );
+                let hint = format!(
+                    "Use another disk or service for the second site, or say `--site {}`: one fault would take both.",
+                    other.site
+                );
+                return Err(Error::conflict("same-holder", message).hint(hint));
+            }
+        }
+        Ok(())
+    }
+
     /// Two targets on one place protect from nothing.
-    async fn refuse_same_place(&self, new: &TargetRow) -> Result<(), Error> {
-        let place = place(&new.url);
-        match self.0.catalog.targets().await?.into_iter().find(|row| self::place(&row.url) == place) {
+    async fn refuse_same_place(&self, new: &TargetRow, there: &dyn Storage) -> Result<(), Error> {
+        let (location, keyring) = (there.location(), self.0.keyring.current());
+        let is_there = |row: &TargetRow| storage(row, &keyring).is_ok_and(|other| other.location() == location);
+        match self.0.catalog.targets().await?.into_iter().find(|row| row.uid != new.uid && is_there(row)) {
             Some(other) => {
-                Err(Error::conflict("same-place", format!("the target {} already lies at {place}", other.name))
+                Err(Error::conflict("same-place", format!("the target {} already lies at {location}", other.name))
                     .hint("A second target must be another directory or bucket, at another site."))
             }
             None => Ok(()),
         }
     }
+}
+
+/// Tries a place, and keeps what was found and learned.
+async fn try_out(row: &mut TargetRow, storage: &dyn Storage) -> Result<(), Error> {
+    let found = holdfast_storage::probe(storage).await?;
+    let findings = found.findings.into_iter().map(|finding| TargetFinding {
+        what: finding.what.to_owned(),
+        works: finding.works,
+        detail: finding.detail,
+    });
+    row.findings = serde_json::to_string(&findings.collect::<Vec<_>>()).map_err(|error| {
+        Error::new(ErrorKind::Internal, "encoding", format!("encoding what was found failed: {error}"))
+    })?;
+    row.conditional_writes = found.traits.conditional_writes;
+    row.settings.extend(storage.learned());
+    Ok(())
 }
 
 /// How a target stands.
@@ -122,12 +157,22 @@ pub(crate) async fn find(state: &State, name: &str) -> Result<TargetRow, Error> 
 /// The bytes' place of a target, its secrets opened.
 pub(crate) fn storage(row: &TargetRow, keyring: &Keyring) -> Result<Arc<dyn Storage>, Error> {
     let mut settings = row.settings.clone();
+    let pace = Pace::take(&mut settings)?;
     for (key, secret) in open_secrets(keyring, &format!("target/{}", row.uid), &row.secrets)? {
         let secret = std::str::from_utf8(&secret)
             .map_err(|_| Error::invalid("bad-setting", format!("the secret '{key}' is not text")))?;
         settings.insert(key, secret.trim_end_matches(['\r', '\n']).to_owned());
     }
-    Ok(holdfast_storage::open(&row.url, &settings)?)
+    let storage = holdfast_storage::open(&row.url, &settings)?;
+    Ok(match pace.bytes_per_second {
+        Some(rate) => Arc::new(Throttled::new(storage, rate)),
+        None => storage,
+    })
+}
+
+/// When a target is copied to, and how fast.
+pub(crate) fn pace(row: &TargetRow) -> Result<Pace, Error> {
+    Pace::take(&mut row.settings.clone())
 }
 
 /// A target without settings, as of now.
@@ -142,6 +187,7 @@ pub(crate) fn new_row(name: &str, role: TargetRole, url: String, site: &str) -> 
         settings: Default::default(),
         secrets: Default::default(),
         conditional_writes: role == TargetRole::Primary,
+        findings: "[]".to_owned(),
         last_error: None,
         newest_heads: "[]".to_owned(),
         created_ms: now,
@@ -155,28 +201,17 @@ pub(crate) fn new_row(name: &str, role: TargetRole, url: String, site: &str) -> 
 pub(crate) async fn ensure_primary(state: &State, url: Option<&str>, site: Option<&str>) -> Result<(), Error> {
     let site_name = site.unwrap_or("local");
     check_part("site", site_name)?;
-    let now = clock::now_ms();
     let row = match state.catalog.targets().await?.into_iter().find(|row| row.role == TargetRole::Primary) {
         None => {
             let url = url.map_or_else(|| state.data.default_primary(), str::to_owned);
             let row = new_row("primary", TargetRole::Primary, url, site_name);
             state.catalog.insert_target(row).await?
         }
-        Some(row) => {
-            if let Some(url) = url
-                && place(url) != place(&row.url)
-            {
-                return Err(Error::conflict(
-                    "primary-moved",
-                    format!("the configuration names the primary {url}, the catalog {}", row.url),
-                )
-                .hint("Put the former URL back into [repository]; the primary does not move by editing it."));
+        Some(primary) => {
+            if let Some(configured) = configured(state, &primary).await? {
+                follow_configuration(state, configured, url, site).await?;
             }
-            // The repository beside the catalog is its own, wherever the two were moved together.
-            let beside = (url.is_none() && state.data.has_repository()).then(|| state.data.default_primary());
-            let (url, site) = (beside.unwrap_or_else(|| row.url.clone()), site.unwrap_or(&row.site).to_owned());
-            let follow = move |row: &mut TargetRow| (row.url, row.site) = (url, site);
-            state.catalog.update_target(&row.uid, None, now, follow).await?
+            self::primary(state).await?
         }
     };
     if state.is_recovered() {
@@ -184,4 +219,35 @@ pub(crate) async fn ensure_primary(state: &State, url: Option<&str>, site: Optio
     }
     // Fails here, at start, and not in the night, where the primary cannot be used.
     state.repository(&row).await.map(drop)
+}
+
+/// The target that `[repository]` in the configuration speaks of: the first primary, whatever its role is now. None if it is gone.
+async fn configured(state: &State, primary: &TargetRow) -> Result<Option<TargetRow>, Error> {
+    let Some(uid) = state.catalog.meta(CONFIGURED).await? else { return Ok(Some(primary.clone())) };
+    let targets = state.catalog.targets().await?;
+    Ok(targets.into_iter().find(|row| row.uid.as_bytes() == uid))
+}
+
+/// Takes over what the configuration says of its target now.
+async fn follow_configuration(
+    state: &State,
+    row: TargetRow,
+    url: Option<&str>,
+    site: Option<&str>,
+) -> Result<(), Error> {
+    if let Some(url) = url
+        && place(url) != place(&row.url)
+    {
+        return Err(Error::conflict(
+            "primary-moved",
+            format!("the configuration names the primary {url}, the catalog {}", row.url),
+        )
+        .hint("Put the former URL back into [repository]; the primary does not move by editing it, but by `holdfast target promote`."));
+    }
+    // The repository beside the catalog is its own, wherever the two were moved together.
+    let beside = (url.is_none() && state.data.has_repository()).then(|| state.data.default_primary());
+    let (url, site) = (beside.unwrap_or_else(|| row.url.clone()), site.unwrap_or(&row.site).to_owned());
+    let follow = move |row: &mut TargetRow| (row.url, row.site) = (url, site);
+    state.catalog.update_target(&row.uid, None, clock::now_ms(), follow).await.map(drop)?;
+    Ok(())
 }

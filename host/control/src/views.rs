@@ -1,6 +1,6 @@
 //! Rows as people see them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_catalog::{
     BackupRow, BackupState, CopyRow, CopyState, InstanceRow, JobRow, JobState, TargetCounts, TargetRow,
@@ -42,10 +42,9 @@ pub(crate) fn plugin(Loaded { plugin, installed_ms }: &Loaded) -> PluginInfo {
 pub(crate) fn instance(
     row: &InstanceRow,
     latest: Option<&(BackupRow, Vec<CopyRow>)>,
+    offsite_ms: Option<i64>,
     targets: &[TargetRow],
 ) -> Instance {
-    let mut settings = row.settings.clone();
-    settings.extend(row.secrets.keys().map(|key| (key.clone(), "***".to_owned())));
     Instance {
         uid: row.uid.clone(),
         organization: row.organization.clone(),
@@ -53,7 +52,7 @@ pub(crate) fn instance(
         name: row.name.clone(),
         engine: row.engine.clone(),
         site: row.site.clone(),
-        settings,
+        settings: shown_settings(&row.settings, &row.secrets),
         created_at: clock::text(row.created_ms),
         updated_at: clock::text(row.updated_ms),
         resource_version: row.resource_version.to_string(),
@@ -61,8 +60,24 @@ pub(crate) fn instance(
             last_backup: latest.map(|(backup, _)| backup.name.clone()),
             last_backup_at: latest.and_then(|(backup, _)| backup.finished_ms).map(clock::text),
             protection: latest.map_or("none", |(_, copies)| protection(copies, targets)).to_owned(),
+            last_offsite_backup_at: offsite_ms.map(clock::text),
+            offsite_lag_seconds: offsite_ms.map(seconds_since),
         },
     }
+}
+
+/// Whole seconds from then until now; 0 for what is still to come.
+pub(crate) fn seconds_since(ms: i64) -> u64 {
+    clock::unsigned(clock::now_ms() - ms) / 1000
+}
+
+/// Settings, and of secrets only that there are some.
+fn shown_settings(
+    settings: &BTreeMap<String, String>,
+    secrets: &BTreeMap<String, Vec<u8>>,
+) -> BTreeMap<String, String> {
+    let hidden = secrets.keys().map(|key| (key.clone(), "***".to_owned()));
+    settings.iter().map(|(key, value)| (key.clone(), value.clone())).chain(hidden).collect()
 }
 
 /// At how many sites a backup is durable: `none`, `single-site`, `two-sites`.
@@ -87,6 +102,10 @@ pub(crate) fn backup(row: &BackupRow, copies: &[CopyRow], targets: &[TargetRow])
             target: target.name.clone(),
             state: copy.map_or(CopyState::Pending, |copy| copy.state).to_string(),
             durable_at: copy.and_then(|copy| copy.durable_ms).map(clock::text),
+            lag_seconds: row.finished_ms.filter(|_| row.state == BackupState::Succeeded).map(|finished_ms| {
+                let until_ms = copy.and_then(|copy| copy.durable_ms).unwrap_or_else(clock::now_ms);
+                clock::unsigned(until_ms - finished_ms) / 1000
+            }),
             reason: copy.and_then(|copy| copy.reason.clone()),
             copied_bytes: copy.map_or(0, |copy| copy.copied_bytes),
         }
@@ -158,12 +177,16 @@ pub(crate) fn target(row: &TargetRow, counts: TargetCounts) -> Target {
         role: row.role.to_string(),
         url: row.url.clone(),
         site: row.site.clone(),
+        settings: shown_settings(&row.settings, &row.secrets),
         created_at: clock::text(row.created_ms),
         resource_version: row.resource_version.to_string(),
         status: TargetStatus {
             backups: counts.durable,
             behind: counts.behind,
+            behind_since: counts.behind_since_ms.map(clock::text),
+            lag_seconds: counts.behind_since_ms.map_or(0, seconds_since),
             conditional_writes: row.conditional_writes,
+            findings: serde_json::from_str(&row.findings).unwrap_or_default(),
             last_error: row.last_error.clone(),
         },
     }

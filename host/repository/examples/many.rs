@@ -58,7 +58,7 @@ async fn main() -> Outcome {
     repository.retire_former_keyrings().await?;
 
     let began = Instant::now();
-    let recovered = SharedKeyring::new(recover_keyring(storage.as_ref(), &kit, false).await?);
+    let recovered = SharedKeyring::new(recover_keyring(storage.clone(), &kit, false).await?);
     let reborn = Repository::open_read_only(storage, recovered).await?;
     told("backups found by their heads", reborn.backups(domain).await?.len() as u64, began);
     Ok(())

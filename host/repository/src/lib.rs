@@ -23,6 +23,7 @@ mod ids;
 mod index;
 mod keyring;
 mod layout;
+mod locks;
 mod model;
 mod opener;
 mod pack;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use holdfast_storage::Storage;
 
@@ -13,8 +14,9 @@ use crate::format::index::{Index, IndexClear};
 use crate::format::{Kind, path};
 use crate::heads::{Change, DomainState, read_on};
 use crate::index::IndexTable;
-use crate::keyring::{Keyring, SharedKeyring, newest_generation, publish};
+use crate::keyring::{Keyring, SharedKeyring, newest_generation, publish, sealed_of};
 use crate::layout::{RepositoryFile, recover_text};
+use crate::locks::Locks;
 use crate::place::Place;
 use crate::pool::Pool;
 use crate::{BackupId, BackupRecord, Digest, DomainId, Error, HeadSeen, RepositoryId, Stats, WriterId};
@@ -40,6 +42,8 @@ pub(crate) struct Inner {
     is_read_only: bool,
     /// Generation of the keyring that this process saw published here.
     published: AtomicU64,
+    /// What is known of locks here.
+    pub(crate) locks: Locks,
     domains: Mutex<HashMap<DomainId, Arc<DomainCell>>>,
 }
 
@@ -88,6 +92,7 @@ impl Repository {
             epoch: AtomicU64::new(0),
             is_read_only,
             published: AtomicU64::new(0),
+            locks: Locks::default(),
             domains: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -95,8 +100,10 @@ impl Repository {
 
     /// The repository that lies here; an error if it is another than ours.
     async fn found_here(&self) -> Result<Option<RepositoryId>, Error> {
-        let Some(bytes) = self.inner.place.find(path::REPOSITORY).await? else { return Ok(None) };
-        let (found, expected) = (RepositoryFile::parse(&bytes)?, self.inner.keyring.current().repository());
+        let expected = self.inner.keyring.current().repository();
+        let is_ours = |bytes: &Bytes| RepositoryFile::parse(bytes).is_ok_and(|found| found == expected);
+        let Some(bytes) = self.inner.place.find_genuine(path::REPOSITORY, is_ours).await? else { return Ok(None) };
+        let found = RepositoryFile::parse(&bytes)?;
         if found == expected {
             Ok(Some(found))
         } else {
@@ -245,8 +252,7 @@ impl Repository {
     pub async fn sealed_keyring(&self) -> Result<Option<Vec<u8>>, Error> {
         let keyring = self.inner.keyring.current();
         let Some(generation) = newest_generation(&self.inner.place, &keyring).await? else { return Ok(None) };
-        let sealed = self.inner.place.get(&path::keyring(generation), None).await?;
-        Ok(Some(sealed.into()))
+        sealed_of(&self.inner.place, &keyring, generation).await.map(|sealed| sealed.map(Vec::from))
     }
 
     /// Becomes the writer: writes, in every domain, a head with an epoch above all that are there.

@@ -21,6 +21,8 @@ pub enum Operation {
     List,
     /// [`crate::Storage::delete`]
     Delete,
+    /// [`crate::Storage::retention`], [`crate::Storage::set_retention`]
+    Lock,
 }
 
 impl Operation {
@@ -31,6 +33,7 @@ impl Operation {
             Self::Head => "look up",
             Self::List => "list",
             Self::Delete => "delete",
+            Self::Lock => "lock",
         }
     }
 }
@@ -74,6 +77,8 @@ pub enum Denial {
     Clock,
     /// The file system's permissions, or a read-only mount.
     FileSystem,
+    /// The server knows neither the user's key nor the password.
+    Login,
 }
 
 impl fmt::Display for Denial {
@@ -83,6 +88,7 @@ impl fmt::Display for Denial {
             Self::Permission => "the credentials do not allow it",
             Self::Clock => "the clocks of this machine and of the store are too far apart",
             Self::FileSystem => "the file system does not allow it",
+            Self::Login => "the server does not let this user in",
         })
     }
 }
@@ -134,6 +140,16 @@ pub enum Error {
         /// What is wrong with it.
         detail: String,
     },
+    /// The server shows a key that is not the pinned one, or none is pinned.
+    #[error("{attempt}: the server shows the key {seen}, {}", if *is_pinned { "which is not the one in `host-key`" } else { "and no `host-key` says which is right" })]
+    UnknownServer {
+        /// What was tried.
+        attempt: Attempt,
+        /// The fingerprint of the key.
+        seen: String,
+        /// Whether another key was expected.
+        is_pinned: bool,
+    },
     /// No connection, or it broke.
     #[error("{attempt}: the endpoint cannot be reached ({detail})")]
     Unreachable {
@@ -175,6 +191,16 @@ pub enum Error {
         step: &'static str,
         /// The system's error.
         source: std::io::Error,
+    },
+    /// A step failed on the server's own machine. Never tried again: nobody knows what is on its disk.
+    #[error("{attempt}: {step} failed on the server ({detail})")]
+    Remote {
+        /// What was tried.
+        attempt: Attempt,
+        /// The step that failed.
+        step: &'static str,
+        /// The server's own words.
+        detail: String,
     },
     /// Bytes were damaged on the way.
     #[error("{attempt}: bytes were damaged on the way ({detail})")]
@@ -285,15 +311,17 @@ impl Error {
             Self::NotFound { .. } => "not-found",
             Self::NoBucket { .. } => "bucket-not-found",
             Self::WrongRegion { .. } => "wrong-region",
-            Self::Denied { denial: Denial::Credentials, .. } => "credentials-refused",
+            Self::Denied { denial: Denial::Credentials | Denial::Login, .. } => "credentials-refused",
             Self::Denied { denial: Denial::Clock, .. } => "clock-skew",
             Self::Denied { .. } => "access-denied",
             Self::Untrusted { .. } => "certificate-untrusted",
+            Self::UnknownServer { .. } => "host-key-unknown",
             Self::Unreachable { .. } => "storage-unreachable",
             Self::Busy { .. } => "storage-busy",
             Self::Stalled { .. } => "storage-stalled",
             Self::Full { .. } => "storage-full",
             Self::Io { .. } => "storage-io",
+            Self::Remote { .. } => "storage-remote",
             Self::Corrupt { .. } => "transfer-corrupt",
             Self::Protocol { .. } => "storage-protocol",
             Self::Refused { .. } => "storage-refused",
@@ -323,14 +351,25 @@ impl Error {
                 "Check the settings `access-key` and `secret-key`, and that the keys are still valid."
             }
             Self::Denied { denial: Denial::Permission, .. } => {
-                "Allow these keys to get, put and delete objects below the prefix and to list the bucket (s3:GetObject, s3:PutObject, s3:DeleteObject, s3:ListBucket)."
+                "Allow these keys to get, put and delete objects below the prefix and to list the bucket (s3:GetObject, s3:PutObject, s3:DeleteObject, s3:ListBucket; with `lock` also s3:GetObjectVersion, s3:ListBucketVersions, s3:GetObjectRetention, s3:PutObjectRetention)."
             }
             Self::Denied { denial: Denial::Clock, .. } => "Set this machine's clock, best by NTP.",
             Self::Denied { denial: Denial::FileSystem, .. } => {
-                "Let the user that Holdfast runs as own this directory, and check that it is mounted read-write."
+                "Let the user that Holdfast runs as, or that the URL names, own this directory, and check that it is mounted read-write."
+            }
+            Self::Denied { denial: Denial::Login, .. } => {
+                "Check the user in the URL, that the server has this key's public half in its authorized keys or takes this password, and that it lets the user use SFTP."
+            }
+            Self::UnknownServer { seen, is_pinned: false, .. } => {
+                return Some(format!(
+                    "Run `ssh-keygen -lf` on the server's host key there; if it shows the same, add `--set host-key={seen}`. `--set host-key=first-seen` trusts whatever answers."
+                ));
+            }
+            Self::UnknownServer { .. } => {
+                "Somebody may be in the middle. If the server really has a new key, compare it there with `ssh-keygen -lf` and put its fingerprint into `host-key`."
             }
             Self::Untrusted { .. } => {
-                "Add the endpoint's certificate authority to this machine's trusted ones, and check that the URL has the name in the certificate."
+                "Name the certificate authority of the endpoint by `--set ca=FILE`, or add it to this machine's trusted ones, and check that the URL has the name in the certificate."
             }
             Self::Unreachable { .. } => {
                 "Check the endpoint in the URL, that it runs, and that this machine's network and firewall let it through."
@@ -343,22 +382,25 @@ impl Error {
                 "Free space there or raise the quota; deleting backups works on a full disk too. Then try again."
             }
             Self::Io { .. } => "Look into the kernel's log for faults of this disk or mount before trusting it again.",
+            Self::Remote { .. } => {
+                "Look into the server's own logs and its disk, and check that no file has the name of a directory there."
+            }
             Self::Corrupt { .. } => "Try again; if it stays so, suspect this machine's memory or a proxy on the way.",
             Self::Protocol { .. } => {
-                "Check that the endpoint is an S3 service and not a proxy's or a console's address."
+                "Check that the endpoint is the service that the URL says, and not a proxy's or a console's address."
             }
             Self::Refused { .. } => {
-                "Check `style=` and `checksum=` in the URL; many stores need `style=path` and `checksum=required-only`."
+                "Check `style=` and `checksum=` in the URL; many stores need `style=path` and `checksum=when-required`. With `lock` the bucket must have been made with object lock."
             }
             Self::Unsupported { .. } => {
-                "Use another store, or `checksum=required-only` in the URL if checksums are what it lacks."
+                "Use another store; an S3 store that lacks checksums takes `checksum=when-required` or `checksum=none` in the URL, and an SFTP server needs an Ed25519 or ECDSA host key and renames that replace."
             }
             Self::Misbehaves { .. } => "Do not keep backups in this store.",
             Self::BadUrl { .. } => {
-                "Write `file:///absolute/path` or `s3://bucket/prefix?endpoint=https://host:port&region=…&style=path`; keys belong into settings."
+                "Write `file:///absolute/path`, `s3://bucket/prefix?endpoint=https://host:port&region=…&style=path` or `sftp://user@host:22/absolute/path`; keys belong into settings."
             }
             Self::BadSetting { .. } => {
-                "An S3 target takes `access-key`, `secret-key` and, if need be, `session-token`; a directory takes none."
+                "An S3 target takes `access-key`, `secret-key` and, if need be, `session-token`, `ca`, `checksum`, `style`, `storage-class`, `lock` with `lock-days`; an SFTP target `host-key` and `private-key` (with its `passphrase`) or `password`; a directory none."
             }
             Self::NotFound { .. } | Self::TooLarge { .. } | Self::BadPath { .. } | Self::Stopped { .. } => return None,
         };

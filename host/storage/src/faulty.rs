@@ -22,7 +22,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::error::{Attempt, Denial, Error, Operation};
-use crate::{Listed, Storage, Traits};
+use crate::{Finding, Listed, Lock, Retention, Storage, Traits, Version};
 
 /// Which error a fault ends in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -352,5 +352,41 @@ impl Storage for Faulty {
 
     async fn try_conditional_writes(&self, scratch: &str) -> Result<bool, Error> {
         self.inner.try_conditional_writes(scratch).await
+    }
+
+    async fn examine(&self, scratch: &str) -> Result<Vec<Finding>, Error> {
+        self.inner.examine(scratch).await
+    }
+
+    async fn holder(&self) -> Result<String, Error> {
+        self.inner.holder().await
+    }
+
+    fn lock(&self) -> Option<Lock> {
+        self.inner.lock()
+    }
+
+    async fn keeps_versions(&self) -> Result<bool, Error> {
+        self.inner.keeps_versions().await
+    }
+
+    async fn versions(&self, prefix: &str) -> Result<Vec<Version>, Error> {
+        self.inner.versions(prefix).await
+    }
+
+    async fn get_version(&self, path: &str, version: &str, range: Option<Range<u64>>) -> Result<Bytes, Error> {
+        self.inner.get_version(path, version, range).await
+    }
+
+    async fn retention(&self, path: &str, version: &str) -> Result<Option<Retention>, Error> {
+        let strike = self.enter(Operation::Lock, path).await?;
+        let found = self.inner.retention(path, version).await?;
+        self.leave(Operation::Lock, path, strike, found)
+    }
+
+    async fn set_retention(&self, path: &str, version: &str, retention: Retention) -> Result<(), Error> {
+        let strike = self.enter(Operation::Lock, path).await?;
+        self.inner.set_retention(path, version, retention).await?;
+        self.leave(Operation::Lock, path, strike, ())
     }
 }

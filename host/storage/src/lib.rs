@@ -4,16 +4,22 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod addresses;
+mod clock;
 pub mod conformance;
+mod contest;
 mod error;
 pub mod faulty;
 mod local;
+mod locking;
 mod path;
 mod probe;
 mod random;
 mod retrying;
 mod s3;
+mod sftp;
 mod spelling;
+mod throttled;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,9 +29,12 @@ use bytes::Bytes;
 
 pub use error::{Attempt, Denial, Error, Operation};
 pub use local::Local;
-pub use probe::probe;
+pub use locking::{Lock, LockMode, Retention};
+pub use probe::{Finding, Found, probe};
 pub use retrying::{Patience, Retrying};
 pub use s3::S3;
+pub use sftp::Sftp;
+pub use throttled::Throttled;
 
 /// Longest object that is written or read, in bytes: no store can make us hold more in memory for one answer.
 pub const OBJECT_BYTES_MAX: u64 = 64 << 20;
@@ -58,6 +67,54 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
         let _ = scratch;
         Ok(self.traits().conditional_writes)
     }
+    /// What else is worth knowing of this place, found with objects below `scratch` that it removes again: what its
+    /// acknowledgements are worth, and what of its settings the store really does.
+    async fn examine(&self, scratch: &str) -> Result<Vec<Finding>, Error> {
+        let _ = scratch;
+        Ok(Vec::new())
+    }
+    /// What this place stands and falls with, in words: a disk, a server, a service. Two places of one holder burn together.
+    async fn holder(&self) -> Result<String, Error> {
+        Ok(self.location())
+    }
+    /// How what is written here is locked, if it is: every object from its writing on.
+    fn lock(&self) -> Option<Lock> {
+        None
+    }
+    /// Whether objects that were overwritten or deleted are kept here, for [`Self::versions`] to find.
+    async fn keeps_versions(&self) -> Result<bool, Error> {
+        Ok(false)
+    }
+    /// All versions of the objects whose path begins with `prefix`, sorted by path, the newest of each first. Deleted
+    /// objects have versions too.
+    async fn versions(&self, prefix: &str) -> Result<Vec<Version>, Error> {
+        Err(self.without_versions(Operation::List, prefix))
+    }
+    /// Reads one version of an object, or a range of it as [`Self::get`] does.
+    async fn get_version(&self, path: &str, version: &str, range: Option<Range<u64>>) -> Result<Bytes, Error> {
+        let _ = (version, range);
+        Err(self.without_versions(Operation::Get, path))
+    }
+    /// How a version is locked, if it is.
+    async fn retention(&self, path: &str, version: &str) -> Result<Option<Retention>, Error> {
+        let _ = version;
+        Err(self.without_versions(Operation::Lock, path))
+    }
+    /// Locks a version, or for longer.
+    async fn set_retention(&self, path: &str, version: &str, retention: Retention) -> Result<(), Error> {
+        let _ = (version, retention);
+        Err(self.without_versions(Operation::Lock, path))
+    }
+    /// What a place says that keeps no versions.
+    fn without_versions(&self, operation: Operation, path: &str) -> Error {
+        let attempt = Attempt::new(operation, path, self.location());
+        Error::Unsupported { attempt, detail: "this kind of place keeps no versions".to_owned() }
+    }
+    /// Settings that this store learned by use and wants to be given the next time: the key of a server that the
+    /// operator allowed to be trusted when it is first seen.
+    fn learned(&self) -> Settings {
+        Settings::new()
+    }
 }
 
 /// One listed object.
@@ -69,6 +126,17 @@ pub struct Listed {
     pub length: u64,
 }
 
+/// One version of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// Path relative to the storage's root.
+    pub path: String,
+    /// The store's own name of it.
+    pub id: String,
+    /// Length in bytes.
+    pub length: u64,
+}
+
 /// What a store can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Traits {
@@ -76,20 +144,24 @@ pub struct Traits {
     pub conditional_writes: bool,
 }
 
-/// Credentials and options that are not part of a URL: `access-key`, `secret-key`, `session-token` (S3).
+/// Credentials and options that are not part of a URL: `access-key`, `secret-key`, `session-token`, `checksum`, `style`, `ca`,
+/// `storage-class`, `lock`, `lock-days` (S3); `host-key`, `private-key`, `passphrase`, `password` (SFTP).
 pub type Settings = std::collections::BTreeMap<String, String>;
 
-/// Opens `file:///path` or `s3://bucket/prefix?endpoint=…&region=…&style=path|virtual&checksum=…`, without
-/// touching the network or the disk. S3 comes wrapped in [`Retrying`].
+/// Opens `file:///path`, `s3://bucket/prefix?endpoint=…&region=…&style=path|virtual&checksum=…` or
+/// `sftp://user@host:22/path`, without touching the network, or more of the disk than a named certificate. What is remote comes wrapped in [`Retrying`].
 ///
 /// Errors: [`Error::BadUrl`], [`Error::BadSetting`].
 pub fn open(url: &str, settings: &Settings) -> Result<Arc<dyn Storage>, Error> {
     match url.split_once("://").map(|(scheme, _)| scheme) {
         Some("file") => Ok(Arc::new(Local::open(url, settings)?)),
-        Some("s3") => {
-            let store = S3::open(url, settings)?;
-            Ok(Arc::new(Retrying::new(Arc::new(store), Patience::default())))
-        }
-        _ => Err(Error::bad_url(url, "its scheme is not one of `file`, `s3`")),
+        Some("s3") => Ok(patient(S3::open(url, settings)?)),
+        Some("sftp") => Ok(patient(Sftp::open(url, settings)?)),
+        _ => Err(Error::bad_url(url, "its scheme is not one of `file`, `s3`, `sftp`")),
     }
+}
+
+/// A store whose passing faults are waited out.
+fn patient(store: impl Storage + 'static) -> Arc<dyn Storage> {
+    Arc::new(Retrying::new(Arc::new(store), Patience::default()))
 }

@@ -9,16 +9,18 @@ mod temporary;
 mod tree;
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
+use rustix::fs::{major, minor};
 use url::Url;
 
 use crate::error::{Attempt, Error, Operation};
-use crate::{Listed, Settings, Storage, Traits, path, spelling};
+use crate::{Finding, Listed, Settings, Storage, Traits, path, spelling};
 use tree::{Failure, Placing, Tree};
 
 /// A directory that keeps objects as files. The directory is made by the first write; until then it is empty.
@@ -69,6 +71,18 @@ impl Local {
     }
 }
 
+/// The device of a directory, or of the nearest one above it that is there.
+fn device_of(root: &Path) -> std::io::Result<u64> {
+    let mut found = Err(std::io::ErrorKind::NotFound.into());
+    for path in root.ancestors() {
+        found = std::fs::metadata(path).map(|metadata| metadata.dev());
+        if !matches!(&found, Err(error) if error.kind() == std::io::ErrorKind::NotFound) {
+            break;
+        }
+    }
+    found
+}
+
 /// The directory that a `file:` URL names.
 fn root_of(url: &str) -> Result<PathBuf, Error> {
     let bad = |reason: &str| Error::bad_url(url, reason);
@@ -115,6 +129,21 @@ impl Storage for Local {
 
     fn traits(&self) -> Traits {
         Traits { conditional_writes: true }
+    }
+
+    async fn examine(&self, _scratch: &str) -> Result<Vec<Finding>, Error> {
+        Ok(vec![Finding::new("sync", true, "what is acknowledged survives a power cut")])
+    }
+
+    async fn holder(&self) -> Result<String, Error> {
+        let root = self.tree.root().to_owned();
+        let found = tokio::task::spawn_blocking(move || device_of(&root)).await;
+        let attempt = || self.attempt(Operation::Head, "");
+        match found {
+            Ok(Ok(device)) => Ok(format!("the file system of device {}:{}", major(device), minor(device))),
+            Ok(Err(source)) => Err(Error::file(attempt(), "looking up the device", source)),
+            Err(_) => Err(Error::Stopped { attempt: attempt() }),
+        }
     }
 
     fn location(&self) -> String {

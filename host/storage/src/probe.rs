@@ -15,11 +15,37 @@ const LISTINGS: u32 = 10;
 /// Wait between two of them.
 const LISTING_WAIT: Duration = Duration::from_millis(500);
 
-/// Tries write, read, list, conditional write and delete under `probe/`, and says what was found; the store
-/// remembers it for [`Storage::traits`].
+/// One thing that was tried at a place, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What was tried, `kebab-case`.
+    pub what: &'static str,
+    /// Whether the place does it. Where it must, the probe fails instead.
+    pub works: bool,
+    /// What that means, in words.
+    pub detail: String,
+}
+
+impl Finding {
+    pub(crate) fn new(what: &'static str, works: bool, detail: impl Into<String>) -> Self {
+        Self { what, works, detail: detail.into() }
+    }
+}
+
+/// What a probe found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// What the store remembers of it.
+    pub traits: Traits,
+    /// All of it, for people.
+    pub findings: Vec<Finding>,
+}
+
+/// Tries write, read, list, replace, conditional write and delete under `probe/`, and what the store has besides, and says
+/// what was found; the store remembers it for [`Storage::traits`].
 ///
 /// Errors: those of the operations, and [`Error::Misbehaves`] where one was acknowledged and not done.
-pub async fn probe(storage: &dyn Storage) -> Result<Traits, Error> {
+pub async fn probe(storage: &dyn Storage) -> Result<Found, Error> {
     let scratch = format!("probe/{}", random::name());
     let path = format!("{scratch}/object");
     let outcome = Trial { storage, path: &path }.run(&scratch).await;
@@ -37,7 +63,7 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    async fn run(&self, scratch: &str) -> Result<Traits, Error> {
+    async fn run(&self, scratch: &str) -> Result<Found, Error> {
         let (first, second) =
             (Bytes::from_static(b"holdfast probe, first"), Bytes::from_static(b"holdfast probe, second"));
         self.storage.put(self.path, first.clone()).await?;
@@ -51,7 +77,16 @@ impl Trial<'_> {
         let conditional_writes = self.storage.try_conditional_writes(scratch).await?;
         self.storage.delete(self.path).await?;
         self.is_gone().await?;
-        Ok(Traits { conditional_writes })
+        let mut findings = vec![
+            Finding::new("write", true, "an object that was written is there"),
+            Finding::new("read", true, "whole objects and ranges of them come back as they were written"),
+            Finding::new("list", true, "a new object is listed"),
+            Finding::new("replace", true, "a write replaces what was there"),
+            Finding::new("delete", true, "a deleted object is gone"),
+            conditional(conditional_writes),
+        ];
+        findings.extend(self.storage.examine(scratch).await?);
+        Ok(Found { traits: Traits { conditional_writes }, findings })
     }
 
     fn expect(&self, holds: bool, otherwise: &str) -> Result<(), Error> {
@@ -92,4 +127,12 @@ impl Trial<'_> {
         let absent = matches!(self.storage.get(self.path, None).await, Err(Error::NotFound { .. }));
         self.expect(absent, "an object that was just deleted can still be read")
     }
+}
+
+fn conditional(works: bool) -> Finding {
+    let detail = match works {
+        true => "of several writers of one object exactly one wins, so several appliances may write here",
+        false => "the place does not keep writers apart: only one appliance may ever write here",
+    };
+    Finding::new("conditional-writes", works, detail)
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::error::{Attempt, Error, Operation};
-use crate::{Listed, OBJECT_BYTES_MAX, Storage, Traits, random};
+use crate::{Finding, Listed, Lock, OBJECT_BYTES_MAX, Retention, Settings, Storage, Traits, Version, random};
 
 /// How long and how often to try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,6 +162,49 @@ impl Storage for Retrying {
     async fn try_conditional_writes(&self, scratch: &str) -> Result<bool, Error> {
         let call = || self.inner.try_conditional_writes(scratch);
         self.persist(self.attempt(Operation::PutIfAbsent, scratch), self.patience.listing, call).await
+    }
+
+    async fn examine(&self, scratch: &str) -> Result<Vec<Finding>, Error> {
+        let call = || self.inner.examine(scratch);
+        self.persist(self.attempt(Operation::Put, scratch), self.patience.listing, call).await
+    }
+
+    async fn holder(&self) -> Result<String, Error> {
+        let call = || self.inner.holder();
+        self.persist(self.attempt(Operation::Head, ""), self.patience.attempt, call).await
+    }
+
+    fn lock(&self) -> Option<Lock> {
+        self.inner.lock()
+    }
+
+    async fn keeps_versions(&self) -> Result<bool, Error> {
+        let call = || self.inner.keeps_versions();
+        self.persist(self.attempt(Operation::Head, ""), self.patience.attempt, call).await
+    }
+
+    async fn versions(&self, prefix: &str) -> Result<Vec<Version>, Error> {
+        let call = || self.inner.versions(prefix);
+        self.persist(self.attempt(Operation::List, prefix), self.patience.listing, call).await
+    }
+
+    async fn get_version(&self, path: &str, version: &str, range: Option<Range<u64>>) -> Result<Bytes, Error> {
+        let call = || self.inner.get_version(path, version, range.clone());
+        self.persist(self.attempt(Operation::Get, path), self.patience.limit(OBJECT_BYTES_MAX), call).await
+    }
+
+    async fn retention(&self, path: &str, version: &str) -> Result<Option<Retention>, Error> {
+        let call = || self.inner.retention(path, version);
+        self.persist(self.attempt(Operation::Lock, path), self.patience.attempt, call).await
+    }
+
+    async fn set_retention(&self, path: &str, version: &str, retention: Retention) -> Result<(), Error> {
+        let call = || self.inner.set_retention(path, version, retention);
+        self.persist(self.attempt(Operation::Lock, path), self.patience.attempt, call).await
+    }
+
+    fn learned(&self) -> Settings {
+        self.inner.learned()
     }
 }
 

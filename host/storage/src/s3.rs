@@ -7,9 +7,10 @@
 
 mod address;
 mod client;
-mod contest;
 mod failure;
 mod resolver;
+mod terms;
+mod versions;
 mod write;
 
 use std::ops::Range;
@@ -18,13 +19,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
-use aws_sdk_s3::types::ChecksumMode;
+use aws_sdk_s3::types::{BucketVersioningStatus, ChecksumMode};
 use bytes::{Bytes, BytesMut};
+use tokio::sync::OnceCell;
 
+use crate::contest::{self, Contestant};
 use crate::error::{Attempt, Error, Operation};
-use crate::{Listed, OBJECT_BYTES_MAX, Settings, Storage, Traits, path};
+use crate::{Finding, Listed, Lock, OBJECT_BYTES_MAX, Retention, Settings, Storage, Traits, Version, path};
 use address::{Address, Checksum};
 use failure::Asked;
+use terms::Terms;
 use write::Sent;
 
 /// Most pages of a listing, 1,000 objects each: an endless listing ends in an error, not in our memory.
@@ -34,7 +38,10 @@ const PAGES_MAX: usize = 20_000;
 pub struct S3 {
     client: Client,
     address: Address,
+    terms: Terms,
     location: String,
+    /// What the bucket says of versions, once it was asked.
+    versioning: OnceCell<Option<BucketVersioningStatus>>,
     /// The store was seen to keep writers apart.
     proven: AtomicBool,
     /// The store does not know conditional requests.
@@ -52,10 +59,12 @@ impl S3 {
     ///
     /// Errors: [`Error::BadUrl`], [`Error::BadSetting`].
     pub fn open(url: &str, settings: &Settings) -> Result<Self, Error> {
-        let address = Address::parse(url)?;
-        let client = client::new(&address, settings)?;
+        let address = Address::parse(url)?.with(settings)?;
+        let terms = Terms::parse(settings)?;
+        let client = client::new(&address, &terms, settings)?;
         let location = address.location();
-        Ok(Self { client, address, location, proven: AtomicBool::new(false), unconditional: AtomicBool::new(false) })
+        let (proven, unconditional) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { client, address, terms, location, versioning: OnceCell::new(), proven, unconditional })
     }
 
     fn attempt(&self, operation: Operation, path: &str) -> Result<Attempt, Error> {
@@ -102,11 +111,9 @@ impl S3 {
         }
         Ok(bytes.freeze())
     }
-}
 
-#[async_trait]
-impl Storage for S3 {
-    async fn get(&self, path: &str, range: Option<Range<u64>>) -> Result<Bytes, Error> {
+    /// Reads an object or one version of it, or a range of either.
+    async fn fetch(&self, path: &str, version: Option<&str>, range: Option<Range<u64>>) -> Result<Bytes, Error> {
         let attempt = self.attempt(Operation::Get, path)?;
         if range.as_ref().is_some_and(Range::is_empty) {
             // HTTP cannot say "no bytes"; whether the object is there still matters.
@@ -117,7 +124,8 @@ impl Storage for S3 {
         }
         let header = range.as_ref().map(|range| format!("bytes={}-{}", range.start, range.end - 1));
         let request = self.client.get_object().bucket(&self.address.bucket).key(self.key(path)).set_range(header);
-        let checked = self.address.checksum != Checksum::RequiredOnly;
+        let request = request.set_version_id(version.map(str::to_owned));
+        let checked = matches!(self.address.checksum, Checksum::Crc64Nvme | Checksum::Crc32);
         let request = if checked { request.checksum_mode(ChecksumMode::Enabled) } else { request };
         let output = match request.send().await {
             Ok(output) => output,
@@ -138,10 +146,18 @@ impl Storage for S3 {
             (None, _) => Ok(bytes),
         }
     }
+}
+
+#[async_trait]
+impl Storage for S3 {
+    async fn get(&self, path: &str, range: Option<Range<u64>>) -> Result<Bytes, Error> {
+        self.fetch(path, None, range).await
+    }
 
     async fn put(&self, path: &str, bytes: Bytes) -> Result<(), Error> {
         let attempt = self.attempt(Operation::Put, path)?;
-        self.send(&attempt, bytes, false).await.map(|_| ())
+        let retention = self.retention_of(path);
+        self.send(&attempt, bytes, false, retention).await.map(|_| ())
     }
 
     async fn put_if_absent(&self, path: &str, bytes: Bytes) -> Result<bool, Error> {
@@ -214,9 +230,66 @@ impl Storage for S3 {
 
     async fn try_conditional_writes(&self, scratch: &str) -> Result<bool, Error> {
         self.unconditional.store(false, Ordering::Relaxed);
-        let proven = self.keeps_writers_apart(scratch).await?;
+        let proven = contest::keeps_writers_apart(self, scratch).await?;
         self.proven.store(proven, Ordering::Relaxed);
         Ok(proven)
+    }
+
+    async fn examine(&self, scratch: &str) -> Result<Vec<Finding>, Error> {
+        let checked = self.address.checksum != Checksum::None;
+        let mut findings = vec![Finding::new("checksum", checked, self.address.checksum.detail())];
+        if let Some(class) = &self.terms.storage_class {
+            findings.push(Finding::new("storage-class", true, format!("objects are of class {}", class.as_str())));
+        }
+        findings.push(match self.is_versioned().await? {
+            true => Finding::new("versions", true, "what is overwritten or deleted is kept, and is read if need be"),
+            false => Finding::new("versions", false, "what is overwritten or deleted is gone"),
+        });
+        findings.push(match self.terms.lock {
+            Some(lock) => self.try_lock(lock, scratch).await?,
+            None => Finding::new(
+                "lock",
+                false,
+                "whoever has the keys can delete everything; `lock` and `lock-days` prevent that",
+            ),
+        });
+        Ok(findings)
+    }
+
+    fn lock(&self) -> Option<Lock> {
+        self.terms.lock
+    }
+
+    async fn keeps_versions(&self) -> Result<bool, Error> {
+        self.is_versioned().await
+    }
+
+    async fn versions(&self, prefix: &str) -> Result<Vec<Version>, Error> {
+        self.list_versions(prefix).await
+    }
+
+    async fn get_version(&self, path: &str, version: &str, range: Option<Range<u64>>) -> Result<Bytes, Error> {
+        self.fetch(path, Some(version), range).await
+    }
+
+    async fn retention(&self, path: &str, version: &str) -> Result<Option<Retention>, Error> {
+        self.read_retention(path, version).await
+    }
+
+    async fn set_retention(&self, path: &str, version: &str, retention: Retention) -> Result<(), Error> {
+        self.write_retention(path, version, retention).await
+    }
+
+    async fn holder(&self) -> Result<String, Error> {
+        Ok(self.address.holder())
+    }
+}
+
+#[async_trait]
+impl Contestant for S3 {
+    async fn put_new(&self, path: &str, bytes: Bytes) -> Result<bool, Error> {
+        let attempt = self.attempt(Operation::PutIfAbsent, path)?;
+        Ok(self.send_if_absent(&attempt, bytes).await? == Sent::Stored)
     }
 }
 

@@ -178,7 +178,7 @@ async fn a_target_is_added_listed_and_versioned() {
     let mut client = served.remote(Some(served.token())).await;
     let url = format!("file://{}", place.path().join("vault").display());
     let (status, made) =
-        client.ask(Method::POST, "targets", &json!({ "name": "vault", "url": url, "site": "there" })).await;
+        client.ask(Method::POST, "targets", &json!({ "name": "vault", "url": url, "site": "local" })).await;
     assert_eq!((status, &made["role"]), (StatusCode::CREATED, &json!("secondary")), "{made}");
 
     let response = client.send(Method::GET, "targets/vault", "").await;
@@ -203,7 +203,7 @@ async fn changes_are_told_and_a_listener_does_not_hold_up_the_end() {
     assert!(first.starts_with(b"event: change\n"), "{first:?}");
 
     let place = tempfile::tempdir().unwrap();
-    let target = json!({ "name": "vault", "url": format!("file://{}", place.path().display()), "site": "there" });
+    let target = json!({ "name": "vault", "url": format!("file://{}", place.path().display()), "site": "local" });
     assert_eq!(served.local().await.ask(Method::POST, "targets", &target).await.0, StatusCode::CREATED);
     let next = events.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
     assert!(next.starts_with(b"event: change\n"), "{next:?}");

@@ -2,6 +2,7 @@
 //!
 //! Every command does all the set-up it needs by itself and does nothing twice. Nothing of the product lives here.
 
+mod minio;
 mod plugins;
 mod python;
 mod servers;
@@ -17,7 +18,7 @@ use workspace::{Result, Workspace, run};
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  setup            install what building and testing need: the wasm target, PostgreSQL of all versions, Python
+  setup            install what building and testing need: the wasm target, PostgreSQL of all versions, MinIO, Python
   build            plugins and binary, to target/release/holdfast
   test [ARGUMENT]  everything, with the arguments handed to the test binaries
   demo [OPTION]    the main job on a throw-away PostgreSQL; `demo --help` lists its options
@@ -69,6 +70,7 @@ fn set_up() -> Result<()> {
     setup::all()?;
     let workspace = Workspace::locate()?;
     servers::fetch(&workspace)?;
+    minio::build(&workspace)?;
     python::prepare(&workspace)
 }
 

@@ -1,5 +1,5 @@
-//! What a fresh Debian machine lacks: the wasm target, a C compiler, Debian's PostgreSQL. Looks first, installs only what is missing, and is
-//! silent when nothing is. It never touches a PostgreSQL cluster that exists, and makes none.
+//! What a fresh Debian machine lacks: the wasm target, a C compiler, Debian's PostgreSQL and OpenSSH. Looks first, installs only what is missing, and is
+//! silent when nothing is. It never touches a PostgreSQL cluster that exists, and makes none; it starts no service.
 
 use std::fs;
 use std::path::Path;
@@ -12,6 +12,9 @@ const WASM_TARGET: &str = "wasm32-unknown-unknown";
 /// Keeps the `postgresql` package from creating and starting a cluster of its own while it is being installed.
 const NO_MAIN_CLUSTER: &str = "/etc/postgresql-common/createcluster.d/holdfast-setup.conf";
 
+/// Keeps the `openssh-server` package from starting its service while it is being installed.
+const NO_SERVICES: &str = "/usr/sbin/policy-rc.d";
+
 /// What building, testing and the demo need.
 pub fn all() -> Result<()> {
     toolchain()?;
@@ -21,6 +24,10 @@ pub fn all() -> Result<()> {
         (on_path("setpriv"), "util-linux"),
         // The storage tests look at the order of system calls, and make them fail.
         (on_path("strace"), "strace"),
+        // The tests of locked targets play somebody who has the keys.
+        (on_path("curl"), "curl"),
+        // The storage tests keep files on a server of their own.
+        (Path::new("/usr/sbin/sshd").exists() && on_path("ssh-keygen"), "openssh-server"),
     ]
     .into_iter()
     .filter_map(|(here, package)| (!here).then_some(package))
@@ -61,18 +68,23 @@ pub fn install(packages: &[&str]) -> Result<()> {
     }
     eprintln!("installing {}", packages.join(" "));
     run(as_root("apt-get", &["update", "--quiet"]))?;
-    let guard = packages.contains(&"postgresql");
-    if guard {
-        let write = format!(
-            "mkdir -p \"$(dirname {NO_MAIN_CLUSTER})\" && echo 'create_main_cluster = false' > {NO_MAIN_CLUSTER}"
-        );
+    let mut guards = Vec::new();
+    if packages.contains(&"postgresql") {
+        guards.push((NO_MAIN_CLUSTER, "create_main_cluster = false"));
+    }
+    if packages.contains(&"openssh-server") && !Path::new(NO_SERVICES).exists() {
+        guards.push((NO_SERVICES, "#!/bin/sh\nexit 101"));
+    }
+    for (path, content) in &guards {
+        let write =
+            format!("mkdir -p \"$(dirname {path})\" && printf '%s\\n' '{content}' > {path} && chmod 755 {path}");
         run(as_root("sh", &["-c", &write]))?;
     }
     let mut arguments = vec!["install", "--quiet", "--yes", "--no-install-recommends"];
     arguments.extend(packages);
     let installed = run(as_root("apt-get", &arguments));
-    if guard {
-        run(as_root("rm", &["-f", NO_MAIN_CLUSTER]))?;
+    for (path, _) in guards {
+        run(as_root("rm", &["-f", path]))?;
     }
     installed
 }

@@ -21,6 +21,7 @@ const BORDERS: &[Border] = &[
     Border { library: "axum", packages: &["holdfast-web"] },
     Border { library: "clap", packages: &["holdfast"] },
     Border { library: "aws-sdk-s3", packages: &["holdfast-storage"] },
+    Border { library: "russh", packages: &["holdfast-storage"] },
     // What of it the last three may use, `sealing_and_signing_are_the_repositorys_alone` says.
     Border {
         library: "ring",

@@ -102,7 +102,7 @@ fn a_reborn_appliance_has_its_plugins() -> Result {
     appliance.start()?;
     let (vault, kit) = (format!("file://{}", workdir.join("vault").display()), workdir.join("alice.key"));
     appliance.make_recovery_kit(&kit)?;
-    appliance.run(["target", "add", "vault", &vault, "--site", "there"])?.done()?;
+    appliance.run(["target", "add", "vault", &vault, "--site", "local"])?.done()?;
     install(&appliance, &written(&workdir, "cache.wasm", component("cache", "cache"))?)?.done()?;
 
     // The catalog is exported soon after, and the export goes to the vault by itself.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use holdfast_control::RecoverRequest;
 
 use super::output::{print, printable};
-use super::settings::Values;
+use super::settings::{SettingArguments, Values};
 use super::{Common, Exit, Failure, say};
 
 /// Make a data directory from a target and a recovery kit
@@ -14,7 +14,7 @@ use super::{Common, Exit, Failure, say};
 /// that can be reached: exit 3 where this one lies in an older state.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The target's URL; S3 credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+    /// The target's URL; S3 credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, others as below
     #[arg(long, value_name = "URL")]
     from: String,
     /// The recovery kit
@@ -23,13 +23,15 @@ pub struct Arguments {
     /// Accept a keyring that the kit does not pin
     #[arg(long)]
     trust_keyring: bool,
+    #[command(flatten)]
+    settings: SettingArguments,
 }
 
 /// Recovers.
 pub async fn recover(common: &Common, arguments: Arguments) -> Result<Exit, Failure> {
     let request = RecoverRequest {
+        settings: storage_settings(&arguments.from, arguments.settings)?,
         from: arguments.from,
-        settings: storage_settings(),
         kit: read_kit(&arguments.identity)?,
         data_dir: common.data_dir().to_owned(),
         trust_keyring: arguments.trust_keyring,
@@ -55,10 +57,17 @@ pub fn read_kit(path: &Path) -> Result<String, Failure> {
     })
 }
 
-/// Credentials for a target without an appliance that knows them: from the variables that S3's own tools read.
-pub fn storage_settings() -> Values {
-    [("access-key", "AWS_ACCESS_KEY_ID"), ("secret-key", "AWS_SECRET_ACCESS_KEY")]
-        .into_iter()
-        .filter_map(|(key, variable)| std::env::var(variable).ok().map(|value| (key.to_owned(), value)))
-        .collect()
+/// Credentials for a target without an appliance that knows them: as they are given, and for S3 else from the variables that S3's
+/// own tools read.
+pub fn storage_settings(url: &str, given: SettingArguments) -> Result<Values, Failure> {
+    let (mut settings, secrets) = given.read()?;
+    settings.extend(secrets.into_iter().map(|(key, secret)| (key, secret.expose().to_owned())));
+    if url.starts_with("s3://") {
+        for (key, variable) in [("access-key", "AWS_ACCESS_KEY_ID"), ("secret-key", "AWS_SECRET_ACCESS_KEY")] {
+            if let Ok(value) = std::env::var(variable) {
+                settings.entry(key.to_owned()).or_insert(value);
+            }
+        }
+    }
+    Ok(settings)
 }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::output::{self, print, printable};
 use super::progress::Meter;
+use super::settings::{SettingArguments, Values};
 use super::shown::Restored;
 use super::values::{self, BackupName};
 use super::{Common, Exit, Failure, recover, say, wait};
@@ -40,6 +41,8 @@ pub struct Arguments {
     /// Accept a keyring that the kit does not pin
     #[arg(long, requires = "identity")]
     trust_keyring: bool,
+    #[command(flatten)]
+    settings: SettingArguments,
     /// Wait until it is done
     #[arg(long)]
     wait: bool,
@@ -63,7 +66,14 @@ pub async fn restore(common: &Common, arguments: Arguments) -> Result<Exit, Fail
         from: arguments.from.filter(|_| url.is_none()),
     };
     match (url, arguments.identity) {
-        (Some(url), Some(identity)) => offline(common, url, &identity, arguments.trust_keyring, request).await,
+        (Some(url), Some(identity)) => {
+            let settings = recover::storage_settings(&url, arguments.settings)?;
+            offline(common, url, settings, &identity, arguments.trust_keyring, request).await
+        }
+        (None, None) if arguments.settings.are_given() => {
+            Err(Failure::usage("settings are for a restore straight from a URL")
+                .hint("Add --from URL --identity FILE."))
+        }
         (None, None) => online(common, request, arguments.wait, arguments.timeout).await,
         (Some(_), None) => {
             Err(Failure::usage("a restore straight from a URL needs the recovery kit").hint("Add --identity FILE."))
@@ -99,6 +109,7 @@ async fn online(
 async fn offline(
     common: &Common,
     from: String,
+    settings: Values,
     identity: &Path,
     trust_keyring: bool,
     restore: CreateRestore,
@@ -107,7 +118,7 @@ async fn offline(
     let kit = recover::read_kit(identity)?;
     let request = OfflineRestore {
         from,
-        settings: recover::storage_settings(),
+        settings,
         kit,
         trust_keyring,
         restore,

@@ -33,6 +33,11 @@ pub type Values = BTreeMap<String, String>;
 pub type Secrets = BTreeMap<String, SecretText>;
 
 impl SettingArguments {
+    /// Whether there is any.
+    pub fn are_given(&self) -> bool {
+        !self.set.is_empty() || !self.secret_file.is_empty() || self.secret_stdin.is_some()
+    }
+
     /// The settings and the secrets.
     pub fn read(self) -> Result<(Values, Secrets), Failure> {
         let mut settings = Values::new();

@@ -31,6 +31,7 @@ impl Shown for Instance {
     fn details(&self) -> Vec<(&'static str, String)> {
         let mut details: Vec<_> = Self::HEADINGS.iter().copied().zip(self.cells()).collect();
         details.extend([
+            ("last off site", self.status.last_offsite_backup_at.as_deref().map(time).unwrap_or_default()),
             ("settings", pairs(&self.settings)),
             ("created", time(&self.created_at)),
             ("uid", self.uid.clone()),
@@ -196,6 +197,19 @@ impl Shown for Target {
     fn name(&self) -> String {
         self.name.clone()
     }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        let mut details: Vec<_> = Self::HEADINGS.iter().copied().zip(self.cells()).collect();
+        details.extend([
+            ("behind since", self.status.behind_since.as_deref().map(time).unwrap_or_default()),
+            ("settings", pairs(&self.settings)),
+        ]);
+        details.extend(self.status.findings.iter().map(|finding| {
+            let works = if finding.works { "yes" } else { "NO" };
+            ("found", format!("{}: {works}, {}", finding.what, finding.detail))
+        }));
+        details
+    }
 }
 
 impl Shown for Status {
@@ -221,6 +235,10 @@ impl Shown for Status {
     fn details(&self) -> Vec<(&'static str, String)> {
         let mut details: Vec<_> = Self::HEADINGS.iter().copied().zip(self.cells()).collect();
         details.push(("unlocked by", self.unlocked_by.clone()));
+        details.extend(self.worst_offsite.as_ref().map(|worst| {
+            let age = worst.last_offsite_backup_at.as_deref().map_or("never".to_owned(), time);
+            ("last off site", format!("{age} ({})", worst.instance))
+        }));
         details.extend(self.problems.iter().map(problem));
         details.extend(self.advice.iter().map(|advice| ("advice", problem(advice).1)));
         details

@@ -1,7 +1,7 @@
 //! `holdfast target`.
 
 use clap::Subcommand;
-use holdfast_control::resources::{CreateTarget, Page, Target};
+use holdfast_control::resources::{CreateTarget, EditTarget, Page, Target};
 
 use super::output::{print, print_list};
 use super::settings::SettingArguments;
@@ -16,7 +16,7 @@ pub enum Command {
         /// Its name from now on
         #[arg(value_parser = values::word)]
         name: String,
-        /// `s3://BUCKET/PREFIX?endpoint=…&region=…&style=path` or `file:///PATH`
+        /// `s3://BUCKET/PREFIX?endpoint=…&region=…&style=path`, `sftp://USER@HOST:22/PATH` or `file:///PATH`
         url: String,
         /// Where it is
         #[arg(long)]
@@ -26,6 +26,12 @@ pub enum Command {
     },
     /// List targets
     List,
+    /// Show what was found at a target, what it holds, and what it lacks
+    Show {
+        /// Which
+        #[arg(value_parser = values::word)]
+        name: String,
+    },
     /// Show what targets hold, and what they lack
     Status {
         /// Which; all without it
@@ -38,12 +44,42 @@ pub enum Command {
         #[arg(value_parser = values::word)]
         name: String,
     },
+    /// Change a target, after trying it as it will be
+    Edit(EditArguments),
+    /// Make a secondary target the primary, at which backups are made
+    Promote {
+        /// Which
+        #[arg(value_parser = values::word)]
+        name: String,
+    },
     /// Forget a target; what it holds stays there
     Remove {
         /// Which
         #[arg(value_parser = values::word)]
         name: String,
+        /// Its name again, where it holds backups that lie nowhere else
+        #[arg(long, value_name = "NAME", value_parser = values::word)]
+        confirm: Option<String>,
     },
+}
+
+/// What `target edit` takes.
+#[derive(Debug, clap::Args)]
+pub struct EditArguments {
+    /// Which
+    #[arg(value_parser = values::word)]
+    name: String,
+    /// Where its repository lies now
+    #[arg(long)]
+    url: Option<String>,
+    /// Where it is
+    #[arg(long)]
+    site: Option<String>,
+    #[command(flatten)]
+    settings: SettingArguments,
+    /// Take a setting or a secret away
+    #[arg(long, value_name = "KEY")]
+    unset: Vec<String>,
 }
 
 /// Runs one of them.
@@ -58,16 +94,33 @@ pub async fn run(common: &Common, command: Command) -> Result<Exit, Failure> {
         Command::List | Command::Status { name: None } => {
             print_list(common.output, &client.get::<Page<Target>>("targets").await?)?
         }
-        Command::Status { name: Some(name) } => {
+        Command::Show { name } | Command::Status { name: Some(name) } => {
             print(common.output, &client.get::<Target>(&format!("targets/{name}")).await?)?
         }
         Command::Sync { name } => {
             print(common.output, &client.post::<_, Target>(&format!("targets/{name}/sync"), &()).await?)?
         }
-        Command::Remove { name } => {
-            client.delete(&format!("targets/{name}")).await?;
+        Command::Edit(arguments) => {
+            let path = format!("targets/{}", arguments.name);
+            print(common.output, &client.patch::<_, Target>(&path, &arguments.request()?).await?)?
+        }
+        Command::Promote { name } => {
+            print(common.output, &client.post::<_, Target>(&format!("targets/{name}/promote"), &()).await?)?
+        }
+        Command::Remove { name, confirm } => {
+            let confirm = confirm.map(|confirm| format!("?confirm={confirm}")).unwrap_or_default();
+            client.delete(&format!("targets/{name}{confirm}")).await?;
             print(common.output, &Removed::new(name))?;
         }
     }
     Ok(Exit::Done)
+}
+
+impl EditArguments {
+    fn request(self) -> Result<EditTarget, Failure> {
+        let (settings, secrets) = self.settings.read()?;
+        let set = settings.into_iter().map(|(key, value)| (key, Some(value)));
+        let settings = set.chain(self.unset.into_iter().map(|key| (key, None))).collect();
+        Ok(EditTarget { url: self.url, site: self.site, settings, secrets, ..EditTarget::default() })
+    }
 }

@@ -44,6 +44,13 @@ impl Body {
     const fn json(bytes: Bytes) -> Self {
         Self { kind: "application/json", bytes }
     }
+
+    /// A JSON document; `()` is none.
+    fn of(document: &impl Serialize) -> Result<Self, Failure> {
+        let bytes = serde_json::to_vec(document)
+            .map_err(|error| Failure::failed(format!("the request cannot be written: {error}")))?;
+        Ok(if bytes == b"null" { Self::NONE } else { Self::json(bytes.into()) })
+    }
 }
 
 /// Speaks with one appliance.
@@ -72,10 +79,12 @@ impl Client {
 
     /// `POST` of a JSON document; `()` sends none.
     pub async fn post<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, Failure> {
-        let body = serde_json::to_vec(body)
-            .map_err(|error| Failure::failed(format!("the request cannot be written: {error}")))?;
-        let body = if body == b"null" { Bytes::new() } else { Bytes::from(body) };
-        parse(&self.ask(Method::POST, path, Body::json(body)).await?)
+        parse(&self.ask(Method::POST, path, Body::of(body)?).await?)
+    }
+
+    /// `PATCH` of a JSON document.
+    pub async fn patch<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, Failure> {
+        parse(&self.ask(Method::PATCH, path, Body::of(body)?).await?)
     }
 
     /// `POST` of bytes as they are.

@@ -1,7 +1,10 @@
 //! The replicate job: makes every backup that a target lacks exist there, the newest of each instance first. Tried for ever.
+//!
+//! A target with a window is copied to while it is open; what is under way when it closes is finished.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use holdfast_catalog::{BackupRow, CopyRow, CopyState, TargetRole, TargetRow};
 use holdfast_repository::Repository;
@@ -11,9 +14,11 @@ use super::{Context, JobKind};
 use crate::appliance::State;
 use crate::{Error, backups, clock, rollback, targets};
 
-/// Queues replication to a target, unless it is queued. One that runs may already be past what is new: it does not count.
+/// Queues replication to a target for when its window is open, unless it is queued. One that runs may already be past what is new: it
+/// does not count.
 pub(crate) async fn soon(state: &State, target: &TargetRow) -> Result<(), Error> {
-    super::enqueue_follow_up(state, JobKind::Replicate, target.name.clone(), &(), 0).await
+    let opens_ms = targets::pace(target)?.opens_at(clock::now_ms()).unwrap_or(0);
+    super::enqueue_follow_up(state, JobKind::Replicate, target.name.clone(), &(), opens_ms).await
 }
 
 /// As [`soon`], to every target but the primary.
@@ -26,12 +31,22 @@ pub(crate) async fn everywhere_soon(state: &State) -> Result<(), Error> {
     Ok(())
 }
 
-/// As [`soon`]; one that waits after a failure is tried at once.
+/// As [`soon`]; one that waits after a failure, or for its window, is tried at once.
 pub(crate) async fn now(state: &State, target: &TargetRow) -> Result<(), Error> {
+    hurried(state).insert(target.uid.clone());
     soon(state, target).await?;
     state.catalog.hurry_job(JobKind::Replicate.name(), &target.name, clock::now_ms()).await?;
     state.queue.wake();
     Ok(())
+}
+
+fn hurried(state: &State) -> MutexGuard<'_, BTreeSet<String>> {
+    state.hurried.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// When the window opens again, if it is closed.
+fn closed_until(target: &TargetRow, is_hurried: bool) -> Result<Option<i64>, Error> {
+    Ok(if is_hurried { None } else { targets::pace(target)?.opens_at(clock::now_ms()) })
 }
 
 pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
@@ -39,6 +54,14 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
     let Ok(target) = targets::find(state, &context.job.subject).await else {
         return Ok(serde_json::json!({ "copied": 0, "note": "the target was removed" }));
     };
+    let is_hurried = hurried(state).remove(&target.uid);
+    if let Some(opens_ms) = closed_until(&target, is_hurried)? {
+        soon(state, &target).await?;
+        let opens = clock::text(opens_ms);
+        return Ok(
+            serde_json::json!({ "copied": 0, "note": format!("the window of {} opens at {opens}", target.name) }),
+        );
+    }
     let repository = state.repository(&target).await?;
     repository.publish_keyring().await?;
     let (mut copied, mut bytes) = (0_u64, 0_u64);
@@ -53,6 +76,10 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
         let Some(row) = state.catalog.backups_missing_at(&target.uid, 1).await?.into_iter().next() else { break };
         if context.cancel.is_cancelled() {
             return Err(Error::unprocessable("cancelled", "cancelled"));
+        }
+        if closed_until(&target, is_hurried)?.is_some() {
+            soon(state, &target).await?;
+            break;
         }
         bytes += copy_recorded(context, &row, &target, &repository).await?;
         copied += 1;

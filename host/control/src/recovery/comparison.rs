@@ -111,7 +111,7 @@ async fn look(opened: &Opened, other: &Known) -> Result<Found, Error> {
             (None, None) => return Err(Error::invalid("bad-url", "its URL cannot be read")),
         };
         let repository = Repository::open_read_only(storage, opened.keyring.clone()).await?;
-        let there = Opened { keyring: opened.keyring.clone(), repository };
+        let there = Opened { keyring: opened.keyring.clone(), repository, learned: Default::default() };
         let missed = match &other.row {
             Some(row) => rollback::missed(row, &there.repository, &keyring.domains()).await?,
             None => Vec::new(),

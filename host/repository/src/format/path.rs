@@ -47,6 +47,12 @@ pub(crate) fn pack_digest(domain: DomainId, path: &str) -> Option<Digest> {
     (pack(domain, digest) == path).then_some(digest)
 }
 
+/// The same, of whatever domain.
+pub(crate) fn any_pack_digest(path: &str) -> Option<Digest> {
+    let domain = path.strip_prefix("domains/")?.split('/').next()?;
+    pack_digest(domain.parse().ok()?, path)
+}
+
 /// The digest that an index's path names.
 pub(crate) fn index_digest(domain: DomainId, path: &str) -> Option<Digest> {
     let digest = path.strip_prefix(&indexes(domain))?.parse().ok()?;

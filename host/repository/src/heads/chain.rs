@@ -28,33 +28,75 @@ pub(crate) async fn read_on(
     domain: DomainId,
     state: &mut DomainState,
 ) -> Result<(), Error> {
-    if state.tip.is_none() {
-        let listed = place.list(&path::heads(domain)).await?;
-        let newest = listed.iter().filter_map(|one| path::head_sequence(domain, &one.path)).max();
-        if let Some(newest) = newest {
-            for (sequence, bytes) in read_back(place, domain, newest).await? {
-                apply(keyring, domain, state, sequence, bytes)?;
-            }
+    if state.tip.is_none()
+        && let Some(newest) = newest(place, keyring, domain).await?
+    {
+        for (sequence, bytes) in read_back(place, keyring, domain, newest).await? {
+            apply(keyring, domain, state, sequence, bytes)?;
         }
     }
     // The listing may lag behind, and others may have committed since.
     loop {
         let sequence = state.next_sequence();
-        match place.find(&path::head(domain, sequence)).await? {
+        match find(place, keyring, domain, sequence).await? {
+            Some(bytes) if is_strange(place, keyring, domain, sequence, &bytes).await? => return Ok(()),
             Some(bytes) => apply(keyring, domain, state, sequence, bytes)?,
             None => return Ok(()),
         }
     }
 }
 
+/// Where the chain ends, by the listing. Of a place that keeps versions only what we signed counts: there a stranger's object can
+/// stand in the way of nothing, for it can be written over and loses nothing.
+async fn newest(place: &Place, keyring: &Keyring, domain: DomainId) -> Result<Option<u64>, Error> {
+    let paths = place.paths_ever(&path::heads(domain)).await?;
+    let mut sequences: Vec<u64> = paths.iter().filter_map(|path| path::head_sequence(domain, path)).collect();
+    sequences.sort_unstable();
+    if !place.keeps_versions().await? {
+        return Ok(sequences.pop());
+    }
+    while let Some(sequence) = sequences.pop() {
+        match find(place, keyring, domain, sequence).await? {
+            Some(bytes) if is_strange(place, keyring, domain, sequence, &bytes).await? => {}
+            _ => return Ok(Some(sequence)),
+        }
+    }
+    Ok(None)
+}
+
+/// A head, as far as the place has one that we signed.
+async fn find(place: &Place, keyring: &Keyring, domain: DomainId, sequence: u64) -> Result<Option<Bytes>, Error> {
+    place.find_genuine(&path::head(domain, sequence), |bytes| is_signed(keyring, domain, sequence, bytes)).await
+}
+
+/// Whether an object under a head's name is none of ours, at a place where that does no harm. Elsewhere it is damage.
+pub(crate) async fn is_strange(
+    place: &Place,
+    keyring: &Keyring,
+    domain: DomainId,
+    sequence: u64,
+    bytes: &Bytes,
+) -> Result<bool, Error> {
+    Ok(!is_signed(keyring, domain, sequence, bytes) && place.keeps_versions().await?)
+}
+
+fn is_signed(keyring: &Keyring, domain: DomainId, sequence: u64, bytes: &Bytes) -> bool {
+    Envelope::<Head>::open(Kind::Head, &path::head(domain, sequence), bytes.clone(), keyring).is_ok()
+}
+
 /// The heads from the last checkpoint, or from 0, to `newest`.
-async fn read_back(place: &Place, domain: DomainId, newest: u64) -> Result<Vec<(u64, Bytes)>, Error> {
+async fn read_back(
+    place: &Place,
+    keyring: &Keyring,
+    domain: DomainId,
+    newest: u64,
+) -> Result<Vec<(u64, Bytes)>, Error> {
     let mut heads = Vec::new();
     let mut last = newest;
     loop {
         let first = last - last % CHECKPOINT_EVERY;
         let mut block: Vec<(u64, Bytes)> = stream::iter((first..=last).rev())
-            .map(|sequence| fetch(place, domain, sequence))
+            .map(|sequence| fetch(place, keyring, domain, sequence))
             .buffered(FETCHES)
             .try_collect()
             .await?;
@@ -73,11 +115,10 @@ async fn read_back(place: &Place, domain: DomainId, newest: u64) -> Result<Vec<(
     }
 }
 
-async fn fetch(place: &Place, domain: DomainId, sequence: u64) -> Result<(u64, Bytes), Error> {
-    let path = path::head(domain, sequence);
-    match place.find(&path).await? {
+async fn fetch(place: &Place, keyring: &Keyring, domain: DomainId, sequence: u64) -> Result<(u64, Bytes), Error> {
+    match find(place, keyring, domain, sequence).await? {
         Some(bytes) => Ok((sequence, bytes)),
-        None => Err(Error::ChainBroken { path, reason: "it is missing" }),
+        None => Err(Error::ChainBroken { path: path::head(domain, sequence), reason: "it is missing" }),
     }
 }
 

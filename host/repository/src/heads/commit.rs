@@ -60,11 +60,12 @@ impl Repository {
                 return Err(Error::Condemned { pack: *pack });
             }
             let sequence = state.next_sequence();
+            self.inner.locks.extend(&self.inner.place, &keyring, domain, &state, &change).await?;
             let bytes = self.seal_head(&keyring, domain, &state, change, own)?;
             // Read before it is written: a head that we could not read ourselves must never become the newest one.
             let mut next = DomainState::clone(&state);
             chain::apply(&keyring, domain, &mut next, sequence, bytes.clone())?;
-            if self.put_head(domain, sequence, bytes).await? {
+            if self.put_head(&keyring, domain, sequence, bytes).await? {
                 *state = Arc::new(next);
                 return Ok(());
             }
@@ -120,9 +121,18 @@ impl Repository {
     }
 
     /// Whether the head is in its place now: `false` if another writer's is.
-    async fn put_head(&self, domain: DomainId, sequence: u64, bytes: Bytes) -> Result<bool, Error> {
-        let path = path::head(domain, sequence);
-        let put = self.inner.place.put_if_absent(&path, bytes.clone()).await;
+    async fn put_head(&self, keyring: &Keyring, domain: DomainId, sequence: u64, bytes: Bytes) -> Result<bool, Error> {
+        let (path, place) = (path::head(domain, sequence), &self.inner.place);
+        let mut put = place.put_if_absent(&path, bytes.clone()).await;
+        if matches!(put, Ok(false))
+            && place.keeps_versions().await?
+            && let Some(found) = place.find(&path).await?
+            && chain::is_strange(place, keyring, domain, sequence, &found).await?
+        {
+            // What a stranger put there makes way; the place keeps it as an older version.
+            place.delete(&path).await?;
+            put = place.put_if_absent(&path, bytes.clone()).await;
+        }
         if matches!(put, Ok(true)) {
             return Ok(true);
         }

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 pub use kit::RecoveryKit;
 pub(crate) use kit::seal_for;
 pub use publish::recover_keyring;
-pub(crate) use publish::{newest_generation, publish, retire};
+pub(crate) use publish::{newest_generation, publish, retire, sealed_of};
 pub use unlock::{Stretching, UnlockKey, UnlockMethod};
 
 use crate::chunk::ChunkSecrets;

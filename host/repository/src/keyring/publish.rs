@@ -2,6 +2,9 @@
 //!
 //! Nothing is decrypted before its signature led to the verify key that the kit pins.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use holdfast_storage::Storage;
 
 use super::change::next_key_message;
@@ -37,23 +40,31 @@ pub(crate) async fn publish(place: &Place, keyring: &Keyring) -> Result<(), Erro
 
 /// Whether a sound pair of this generation is there. One that does not fit is left from a kill: it is written again.
 async fn is_published(place: &Place, keyring: &Keyring) -> Result<bool, Error> {
-    let signature_path = path::keyring_signature(keyring.generation());
-    let Some(signature) = place.find(&signature_path).await? else { return Ok(false) };
-    let Ok(signature) = Envelope::<SignatureClear>::open(Kind::KeyringSignature, &signature_path, signature, keyring)
-    else {
-        return Ok(false);
+    Ok(sealed_of(place, keyring, keyring.generation()).await?.is_some())
+}
+
+/// The age file of a generation, if there is one that this repository signed.
+pub(crate) async fn sealed_of(place: &Place, keyring: &Keyring, generation: u64) -> Result<Option<Bytes>, Error> {
+    let Some(digest) = signed_digest(place, keyring, generation).await? else { return Ok(None) };
+    let is_signed = |sealed: &Bytes| Digest::of(sealed) == digest;
+    Ok(place.find_genuine(&path::keyring(generation), is_signed).await?.filter(is_signed))
+}
+
+/// The digest that this repository signed for a generation, if it did.
+async fn signed_digest(place: &Place, keyring: &Keyring, generation: u64) -> Result<Option<Digest>, Error> {
+    let path = path::keyring_signature(generation);
+    let open = |bytes: &Bytes| {
+        let opened = Envelope::<SignatureClear>::open(Kind::KeyringSignature, &path, bytes.clone(), keyring);
+        opened.ok().map(|signature| signature.clear.digest)
     };
-    let sealed = place.find(&path::keyring(keyring.generation())).await?;
-    Ok(sealed.is_some_and(|sealed| Digest::of(&sealed) == signature.clear.digest))
+    let found = place.find_genuine(&path, |bytes| open(bytes).is_some()).await?;
+    Ok(found.and_then(|bytes| open(&bytes)))
 }
 
 /// The highest generation at a target that this repository signed.
 pub(crate) async fn newest_generation(place: &Place, keyring: &Keyring) -> Result<Option<u64>, Error> {
-    let listed = place.list(path::KEYRING).await?;
-    for generation in generations(listed.into_iter().map(|one| one.path)) {
-        let path = path::keyring_signature(generation);
-        let Some(bytes) = place.find(&path).await? else { continue };
-        if Envelope::<SignatureClear>::open(Kind::KeyringSignature, &path, bytes, keyring).is_ok() {
+    for generation in generations(place.paths_ever(path::KEYRING).await?.into_iter()) {
+        if signed_digest(place, keyring, generation).await?.is_some() {
             return Ok(Some(generation));
         }
     }
@@ -93,20 +104,20 @@ fn generations(paths: impl Iterator<Item = String>) -> Vec<u64> {
 /// is a keyring that reads its own backups, and does nothing else.
 ///
 /// Errors: no keyring there; no recipient fits this identity; the signature does not lead to the pinned verify key; another repository.
-pub async fn recover_keyring(storage: &dyn Storage, kit: &RecoveryKit, trust: bool) -> Result<Keyring, Error> {
-    let found = repository_at(storage).await?;
+pub async fn recover_keyring(storage: Arc<dyn Storage>, kit: &RecoveryKit, trust: bool) -> Result<Keyring, Error> {
+    let place = Place::new(storage)?;
+    let found = repository_at(&place, kit).await?;
     let pinned = match (kit.repository(), kit.verify_key()) {
         (Some(expected), _) if expected != found => {
-            return Err(Error::OtherRepository { location: storage.location(), found, expected });
+            return Err(Error::OtherRepository { location: place.location(), found, expected });
         }
         (Some(_), Some(verify_key)) => Some(verify_key.0),
         _ if trust => None,
         _ => return Err(Error::NotPinned),
     };
-    let listed = storage.list(path::KEYRING).await?;
     let mut newest_error = None;
-    for generation in generations(listed.into_iter().map(|one| one.path)) {
-        match open_published(storage, kit, found, pinned, generation).await {
+    for generation in generations(place.paths_ever(path::KEYRING).await?.into_iter()) {
+        match open_published(&place, kit, found, pinned, generation).await {
             Ok(keyring) => return Ok(keyring),
             // A place that does not answer, or a kit of somebody else, is no reason to take an older keyring.
             Err(error @ (Error::Storage(_) | Error::WrongIdentity { .. })) if !error.is_not_found() => {
@@ -115,51 +126,44 @@ pub async fn recover_keyring(storage: &dyn Storage, kit: &RecoveryKit, trust: bo
             Err(error) => newest_error = newest_error.or(Some(error)),
         }
     }
-    Err(newest_error.unwrap_or_else(|| Error::NoKeyring { location: storage.location() }))
+    Err(newest_error.unwrap_or_else(|| Error::NoKeyring { location: place.location() }))
 }
 
-async fn repository_at(storage: &dyn Storage) -> Result<RepositoryId, Error> {
-    match storage.get(path::REPOSITORY, None).await {
-        Ok(bytes) => RepositoryFile::parse(&bytes),
-        Err(holdfast_storage::Error::NotFound { .. }) => Err(Error::NoRepository { location: storage.location() }),
-        Err(error) => Err(error.into()),
+/// The repository that lies there: the one that the kit pins, where the place keeps several versions.
+async fn repository_at(place: &Place, kit: &RecoveryKit) -> Result<RepositoryId, Error> {
+    let is_pinned = |bytes: &Bytes| match (RepositoryFile::parse(bytes), kit.repository()) {
+        (Ok(found), Some(pinned)) => found == pinned,
+        (found, _) => found.is_ok(),
+    };
+    match place.find_genuine(path::REPOSITORY, is_pinned).await? {
+        Some(bytes) => RepositoryFile::parse(&bytes),
+        None => Err(Error::NoRepository { location: place.location() }),
     }
 }
 
-/// What the signature of a published keyring says, once it leads to the pinned verify key.
-async fn read_signature(
-    storage: &dyn Storage,
-    repository: RepositoryId,
-    pinned: Option<[u8; 32]>,
-    generation: u64,
-) -> Result<SignatureClear, Error> {
-    let path = path::keyring_signature(generation);
-    let untrusted = || Error::UntrustedKeyring { path: path.clone() };
-    let signature = storage.get(&path, None).await?;
-    let signature = Envelope::<SignatureClear>::parse(Kind::KeyringSignature, &path, signature)?;
-    let signed = &signature.clear;
-    signature.verify(&KeyOf { repository, verify_key: signed.verify_key }).map_err(|_| untrusted())?;
-    let leads = pinned.is_none_or(|pinned| leads_to(repository, pinned, &signed.former, signed.verify_key));
-    if leads && signed.generation == generation { Ok(signature.clear) } else { Err(untrusted()) }
-}
-
 async fn open_published(
-    storage: &dyn Storage,
+    place: &Place,
     kit: &RecoveryKit,
     repository: RepositoryId,
     pinned: Option<[u8; 32]>,
     generation: u64,
 ) -> Result<Keyring, Error> {
-    let signed = read_signature(storage, repository, pinned, generation).await?;
-    let sealed = storage.get(&path::keyring(generation), None).await?;
-    if Digest::of(&sealed) != signed.digest || sealed.len() as u64 != signed.length {
+    let signature_path = path::keyring_signature(generation);
+    let trusted = |bytes: &Bytes| trusted_signature(bytes, repository, pinned, generation);
+    let lost = |path: String| Error::Lost { path, location: place.location() };
+    let signature = place.find_genuine(&signature_path, |bytes| trusted(bytes).is_ok()).await?;
+    let signed = trusted(&signature.ok_or_else(|| lost(signature_path))?)?;
+    let is_signed = |sealed: &Bytes| Digest::of(sealed) == signed.digest && sealed.len() as u64 == signed.length;
+    let sealed = place.find_genuine(&path::keyring(generation), is_signed).await?;
+    let sealed = sealed.ok_or_else(|| lost(path::keyring(generation)))?;
+    if !is_signed(&sealed) {
         return Err(Error::Exchanged { path: path::keyring(generation), expected: signed.digest });
     }
     let keyring = match kit.open_keyring(&sealed) {
         Err(refused @ Error::WrongIdentity { .. }) => {
             let SignatureClear { verify_key, former, .. } = signed;
             let of = Vouched { repository, generation, verify_key, former };
-            return tenant::recover(storage, kit, of).await?.ok_or(refused);
+            return tenant::recover(place, kit, of).await?.ok_or(refused);
         }
         keyring => keyring?,
     };
@@ -167,6 +171,22 @@ async fn open_published(
         && keyring.verify_key().0 == signed.verify_key
         && keyring.generation() == generation;
     if fits { Ok(keyring) } else { Err(Error::UntrustedKeyring { path: path::keyring_signature(generation) }) }
+}
+
+/// What the signature of a published keyring says, once it leads to the pinned verify key.
+fn trusted_signature(
+    bytes: &Bytes,
+    repository: RepositoryId,
+    pinned: Option<[u8; 32]>,
+    generation: u64,
+) -> Result<SignatureClear, Error> {
+    let path = path::keyring_signature(generation);
+    let untrusted = || Error::UntrustedKeyring { path: path.clone() };
+    let signature = Envelope::<SignatureClear>::parse(Kind::KeyringSignature, &path, bytes.clone())?;
+    let signed = &signature.clear;
+    signature.verify(&KeyOf { repository, verify_key: signed.verify_key }).map_err(|_| untrusted())?;
+    let leads = pinned.is_none_or(|pinned| leads_to(repository, pinned, &signed.former, signed.verify_key));
+    if leads && signed.generation == generation { Ok(signature.clear) } else { Err(untrusted()) }
 }
 
 /// A repository and one verify key that its signature must be of.

@@ -6,14 +6,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use holdfast_storage::Storage;
-
 use super::stored::{Former, ORGANIZATION, StoredDomain, StoredKeyring};
 use super::{Keyring, RecoveryKit, VerifyKey};
 use crate::envelope::Envelope;
 use crate::format::keys::Keys;
 use crate::format::manifest::{BackupClear, Manifest};
 use crate::format::{Kind, cbor, path};
+use crate::place::Place;
 use crate::seal::Secret;
 use crate::{BackupId, DomainId, Error, RepositoryId};
 
@@ -29,11 +28,11 @@ pub(super) struct Vouched {
 }
 
 /// A keyring of the domains whose slots this kit opens; `None` if it opens none.
-pub(super) async fn recover(storage: &dyn Storage, kit: &RecoveryKit, of: Vouched) -> Result<Option<Keyring>, Error> {
+pub(super) async fn recover(place: &Place, kit: &RecoveryKit, of: Vouched) -> Result<Option<Keyring>, Error> {
     let mut keyring = without_domains(kit, of);
-    for (domain, backups) in backups_by_domain(storage).await? {
+    for (domain, backups) in backups_by_domain(place).await? {
         for (backup, generation) in backups.into_iter().rev().take(TRIED) {
-            match opened_domain(storage, &keyring, domain, backup, generation).await {
+            match opened_domain(place, &keyring, domain, backup, generation).await {
                 Ok(opened) => {
                     keyring.stored.domains.push(opened);
                     break;
@@ -63,9 +62,9 @@ fn without_domains(kit: &RecoveryKit, of: Vouched) -> Keyring {
 }
 
 /// Every backup's newest slots that are listed.
-async fn backups_by_domain(storage: &dyn Storage) -> Result<BTreeMap<DomainId, BTreeMap<BackupId, u64>>, Error> {
+async fn backups_by_domain(place: &Place) -> Result<BTreeMap<DomainId, BTreeMap<BackupId, u64>>, Error> {
     let mut found: BTreeMap<DomainId, BTreeMap<BackupId, u64>> = BTreeMap::new();
-    for one in storage.list(path::DOMAINS).await? {
+    for one in place.list(path::DOMAINS).await? {
         let id = one.path.strip_prefix(path::DOMAINS).and_then(|path| path.split('/').next());
         let Some(domain) = id.and_then(|id| id.parse().ok()) else { continue };
         if let Some((backup, generation)) = path::keys_generation(domain, &one.path) {
@@ -78,18 +77,18 @@ async fn backups_by_domain(storage: &dyn Storage) -> Result<BTreeMap<DomainId, B
 
 /// The secrets of a domain, as the manifest of one of its backups has them.
 async fn opened_domain(
-    storage: &dyn Storage,
+    place: &Place,
     keyring: &Keyring,
     id: DomainId,
     backup: BackupId,
     generation: u64,
 ) -> Result<StoredDomain, Error> {
     let path = path::keys(id, backup, generation);
-    let keys = Envelope::<Keys>::open(Kind::Keys, &path, storage.get(&path, None).await?, keyring)?;
+    let keys = Envelope::<Keys>::open(Kind::Keys, &path, place.get(&path, None).await?, keyring)?;
     let mut opened = keys.clear.slots.iter().filter_map(|slot| keyring.open_slot(&slot.wrapped.0));
     let data_key = opened.next().ok_or(Error::NoKey { backup })?;
     let path = path::manifest(id, backup);
-    let envelope = Envelope::<BackupClear>::open(Kind::Manifest, &path, storage.get(&path, None).await?, keyring)?;
+    let envelope = Envelope::<BackupClear>::open(Kind::Manifest, &path, place.get(&path, None).await?, keyring)?;
     let manifest: Manifest = cbor::decode(&envelope.unseal(&data_key)?).map_err(envelope.damaged())?;
     let (data, list, table) = manifest.secrets;
     Ok(StoredDomain {

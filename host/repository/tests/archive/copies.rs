@@ -1,7 +1,7 @@
 //! A copy at another target: complete in itself, sent once, and enough to be reborn from.
 
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use holdfast_repository::{Keyring, RecoveryKit, Repository, SharedKeyring, Verification, recover_keyring};
 
@@ -38,7 +38,7 @@ fn a_copy_alone_and_a_kit_bring_everything_back() {
         // The first place burns.
         here.storage.objects.lock().unwrap().clear();
         let parsed = RecoveryKit::parse(&kit.to_text()).unwrap();
-        let recovered = recover_keyring(&*there.storage, &parsed, false).await.unwrap();
+        let recovered = recover_keyring(there.storage.clone(), &parsed, false).await.unwrap();
         assert_eq!(recovered.generation(), here.keyring.current().generation());
         let before = there.storage.objects.lock().unwrap().clone();
         let keyring = SharedKeyring::new(recovered);
@@ -168,10 +168,10 @@ fn a_keyring_is_recovered_by_whom_it_is_for_alone() {
         let sealed = here.repository.sealed_keyring().await.unwrap().unwrap();
         let newest = here.keyring.current().generation();
         assert_eq!(kit.open_keyring(&sealed).unwrap().generation(), newest);
-        assert_eq!(recover_keyring(&*here.storage, &kit, false).await.unwrap().generation(), newest);
+        assert_eq!(recover_keyring(here.storage.clone(), &kit, false).await.unwrap().generation(), newest);
 
-        let code = async |storage: &Memory, kit: &RecoveryKit, trust| {
-            recover_keyring(storage, kit, trust).await.map_or_else(|error| error.code(), |_| "opened")
+        let code = async |storage: &Arc<Memory>, kit: &RecoveryKit, trust| {
+            recover_keyring(storage.clone(), kit, trust).await.map_or_else(|error| error.code(), |_| "opened")
         };
         let mut eve = RecoveryKit::generate();
         assert_eq!(code(&here.storage, &eve, false).await, "not-pinned");
@@ -188,10 +188,10 @@ fn a_keyring_is_recovered_by_whom_it_is_for_alone() {
         // Damage of the newest generation is not taken for the newest one.
         let damaged = here.storage.copy();
         damaged.change(&format!("keyring/{newest}.age"), |bytes| bytes[200] ^= 1);
-        assert_eq!(recover_keyring(&*damaged, &kit, false).await.unwrap().generation(), newest - 1);
+        assert_eq!(recover_keyring(damaged.clone(), &kit, false).await.unwrap().generation(), newest - 1);
         // Nor does an older one open backups that need the newest.
         damaged.change(&format!("keyring/{newest}.sig"), |bytes| bytes[100] ^= 1);
-        let older = SharedKeyring::new(recover_keyring(&*damaged, &kit, false).await.unwrap());
+        let older = SharedKeyring::new(recover_keyring(damaged.clone(), &kit, false).await.unwrap());
         assert_eq!(Repository::open_read_only(damaged, older).await.unwrap_err().code(), "lost-keyring");
         // An appliance whose data directory is older than the repository must not write.
         let (_, stale) = (0, kit.open_keyring(&here.storage.objects.lock().unwrap()["keyring/3.age"]).unwrap());

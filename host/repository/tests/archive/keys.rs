@@ -53,10 +53,10 @@ fn a_rotation_rewraps_every_backup_and_former_keyrings_are_refused() {
         for (seed, record) in records.iter().enumerate() {
             assert!(again.holds(record, &tiny(seed as u64)).await.unwrap());
         }
-        let recovered = recover_keyring(&*here.storage, &kit, false).await.unwrap();
+        let recovered = recover_keyring(here.storage.clone(), &kit, false).await.unwrap();
         assert_eq!(recovered.generation(), 4);
         // Whoever kept a keyring of before, or brings it back, opens nothing that came after it.
-        let former = recover_keyring(&*copied, &kit, false).await.unwrap();
+        let former = recover_keyring(copied.clone(), &kit, false).await.unwrap();
         assert_eq!(error_of_former(&here, former).await.code(), "older-keyring");
     });
 }
@@ -173,7 +173,7 @@ fn an_old_kit_leads_to_a_new_signing_key() {
         let before = here.back_up(&tiny(1)).await.unwrap();
         here.keyring.replace(here.keyring.current().with_new_signing_key());
         let after = here.back_up(&tiny(2)).await.unwrap();
-        let recovered = recover_keyring(&*here.storage, &kit, false).await.unwrap();
+        let recovered = recover_keyring(here.storage.clone(), &kit, false).await.unwrap();
         assert_ne!(Some(recovered.verify_key()), kit.verify_key());
         let reborn = Appliance::at(here.storage.copy(), SharedKeyring::new(recovered)).await.unwrap();
         assert!(reborn.holds(&before, &tiny(1)).await.unwrap() && reborn.holds(&after, &tiny(2)).await.unwrap());
@@ -222,14 +222,14 @@ fn a_destroyed_domain_leaves_nothing_and_a_living_one_is_refused() {
             Appliance { domain: doomed, ..Appliance::at(here.storage.clone(), here.keyring.clone()).await.unwrap() };
         other.back_up(&tiny(2)).await.unwrap();
         assert_eq!(here.repository.erase_domain(doomed, &|_, _| {}).await.unwrap_err().code(), "domain-alive");
-        let former = recover_keyring(&*here.storage, &kit, false).await.unwrap();
+        let former = recover_keyring(here.storage.clone(), &kit, false).await.unwrap();
 
         here.keyring.replace(here.keyring.current().without_domain(doomed));
         here.repository.retire_former_keyrings().await.unwrap();
         assert_eq!(here.repository.erase_domain(doomed, &|_, _| {}).await.unwrap(), Vec::<String>::new());
         assert!(here.storage.paths(&doomed.to_string()).is_empty());
         assert_eq!(here.storage.paths("keyring/").len(), 2);
-        assert!(recover_keyring(&*here.storage, &kit, false).await.unwrap().domain_of("other").is_none());
+        assert!(recover_keyring(here.storage.clone(), &kit, false).await.unwrap().domain_of("other").is_none());
         assert_eq!(error_of_former(&here, former).await.code(), "older-keyring");
         assert!(here.restarted().await.holds(&kept, &tiny(1)).await.unwrap());
     });
@@ -247,7 +247,7 @@ fn a_tenant_opens_its_own_backups_and_nothing_else() {
 
         let mut kit = RecoveryKit::generate();
         kit.pin(here.keyring.current().repository(), here.keyring.current().verify_key(), Vec::new());
-        assert_eq!(recover_keyring(&*here.storage, &kit, false).await.unwrap_err().code(), "wrong-identity");
+        assert_eq!(recover_keyring(here.storage.clone(), &kit, false).await.unwrap_err().code(), "wrong-identity");
         let next = here.keyring.current().with_tenant(here.domain, "customer", &kit.recipient(), 5).unwrap();
         assert_eq!(next.with_tenant(here.domain, "customer", &kit.recipient(), 5).unwrap_err().code(), "name-in-use");
         here.keyring.replace(next);
@@ -255,7 +255,7 @@ fn a_tenant_opens_its_own_backups_and_nothing_else() {
         assert_eq!(here.repository.rewrap(other, None, &|_, _| {}).await.unwrap().rewrapped, 0);
         let after = here.back_up(&tiny(3)).await.unwrap();
 
-        let opened = recover_keyring(&*here.storage, &kit, false).await.unwrap();
+        let opened = recover_keyring(here.storage.clone(), &kit, false).await.unwrap();
         assert!(opened.is_tenants() && opened.domains() == [here.domain]);
         let keyring = SharedKeyring::new(opened);
         let repository = Repository::open_read_only(here.storage.copy(), keyring.clone()).await.unwrap();
@@ -269,6 +269,6 @@ fn a_tenant_opens_its_own_backups_and_nothing_else() {
         here.keyring.replace(next);
         assert_eq!(here.repository.rewrap(here.domain, None, &|_, _| {}).await.unwrap().rewrapped, 2);
         here.back_up(&tiny(4)).await.unwrap();
-        assert_eq!(recover_keyring(&*here.storage, &kit, false).await.unwrap_err().code(), "wrong-identity");
+        assert_eq!(recover_keyring(here.storage.clone(), &kit, false).await.unwrap_err().code(), "wrong-identity");
     });
 }

@@ -66,6 +66,10 @@ impl Tree {
         Self { directories: Directories::new(root.clone()), root, swept: OnceLock::new() }
     }
 
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Writes an object durably: `false` where one was and may not be replaced.
     pub(super) fn write(&self, path: &str, bytes: &[u8], placing: Placing) -> Result<bool, Failure> {
         let length = bytes.len() as u64;

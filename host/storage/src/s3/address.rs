@@ -6,10 +6,13 @@ use std::ops::Range;
 
 use url::{Host, Url};
 
-use super::resolver::is_forbidden;
+use crate::addresses::is_forbidden;
 use crate::error::Error;
-use crate::{path, spelling};
+use crate::{Settings, path, spelling};
 
+/// Options of the URL that may be settings too; a setting counts before the URL.
+pub(super) const STYLE: &str = "style";
+pub(super) const CHECKSUM: &str = "checksum";
 /// The options of the URL.
 const OPTIONS: [&str; 4] = ["endpoint", "region", "style", "checksum"];
 /// The region where the URL names none: many stores have none, and accept this one.
@@ -30,7 +33,21 @@ pub(super) enum Checksum {
     Crc64Nvme,
     Crc32,
     /// None of the newer ones: Content-MD5, which every store knows.
-    RequiredOnly,
+    WhenRequired,
+    /// None at all, for stores that refuse every one of them.
+    None,
+}
+
+impl Checksum {
+    /// What goes with each write, for people.
+    pub(super) fn detail(self) -> &'static str {
+        match self {
+            Self::Crc64Nvme => "each write goes with a CRC64NVME, and each read is checked against it",
+            Self::Crc32 => "each write goes with a CRC32, and each read is checked against it",
+            Self::WhenRequired => "each write goes with an MD5, which every store checks",
+            Self::None => "writes go without a checksum: damage on the way shows only when objects are read",
+        }
+    }
 }
 
 /// A bucket, where it is, and how it is spoken to.
@@ -73,6 +90,31 @@ impl Address {
         let style = style(options.style.as_deref(), endpoint.as_ref()).map_err(bad)?;
         let checksum = checksum(options.checksum.as_deref(), endpoint.as_ref()).map_err(bad)?;
         Ok(Self { bucket, prefix: prefix(url.path()).map_err(bad)?, endpoint, region, style, checksum })
+    }
+
+    /// The same, as the settings say it where the URL does not.
+    pub(super) fn with(self, settings: &Settings) -> Result<Self, Error> {
+        let bad = |name: &'static str| move |reason: String| Error::bad_setting(name, format!("is wrong: {reason}"));
+        let value = |name: &str| settings.get(name).map(String::as_str);
+        let style = match value(STYLE) {
+            None => self.style,
+            text => style(text, self.endpoint.as_ref()).map_err(bad(STYLE))?,
+        };
+        let checksum = match value(CHECKSUM) {
+            None => self.checksum,
+            text => checksum(text, self.endpoint.as_ref()).map_err(bad(CHECKSUM))?,
+        };
+        Ok(Self { style, checksum, ..self })
+    }
+
+    /// The service, and where it says so its region.
+    pub(super) fn holder(&self) -> String {
+        let service =
+            self.endpoint.as_ref().and_then(|endpoint| Some((endpoint.host_str()?, endpoint.port_or_known_default()?)));
+        match service {
+            Some((host, port)) => format!("the service at {host}:{port}"),
+            None => format!("AWS in {}", self.region),
+        }
     }
 
     /// The URL, as far as it says where this is.
@@ -151,9 +193,10 @@ fn checksum(text: Option<&str>, endpoint: Option<&Url>) -> Result<Checksum, Stri
     match text {
         Some("crc64nvme") => Ok(Checksum::Crc64Nvme),
         Some("crc32") => Ok(Checksum::Crc32),
-        Some("required-only") => Ok(Checksum::RequiredOnly),
-        Some(_) => Err("`checksum` is `crc64nvme`, `crc32` or `required-only`".to_owned()),
-        None => Ok(if endpoint.is_some() { Checksum::RequiredOnly } else { Checksum::Crc64Nvme }),
+        Some("when-required" | "required-only") => Ok(Checksum::WhenRequired),
+        Some("none") => Ok(Checksum::None),
+        Some(_) => Err("`checksum` is `crc64nvme`, `crc32`, `when-required` or `none`".to_owned()),
+        None => Ok(if endpoint.is_some() { Checksum::WhenRequired } else { Checksum::Crc64Nvme }),
     }
 }
 
@@ -203,7 +246,7 @@ mod tests {
             (address.bucket.as_str(), address.prefix.as_str(), address.region.as_str()),
             ("backups", "acme/db/", "eu-1")
         );
-        assert_eq!((address.style, address.checksum), (Style::Path, Checksum::RequiredOnly));
+        assert_eq!((address.style, address.checksum), (Style::Path, Checksum::WhenRequired));
         assert_eq!(address.location(), "s3://backups/acme/db?endpoint=http://127.0.0.1:9000");
     }
 

@@ -13,18 +13,29 @@ use aws_sdk_s3::config::{
     SharedHttpClient, StalledStreamProtectionConfig,
 };
 use aws_smithy_http_client::Builder;
-use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 
-use super::address::{Address, Checksum, Style};
+use super::address::{self, Address, Checksum, Style};
 use super::resolver::Resolver;
+use super::terms::{self, Terms};
 use crate::error::Error;
 use crate::{Settings, spelling};
 
 const ACCESS_KEY: &str = "access-key";
 const SECRET_KEY: &str = "secret-key";
 const SESSION_TOKEN: &str = "session-token";
-const SETTINGS: [&str; 3] = [ACCESS_KEY, SECRET_KEY, SESSION_TOKEN];
+const SETTINGS: [&str; 9] = [
+    ACCESS_KEY,
+    SECRET_KEY,
+    SESSION_TOKEN,
+    address::STYLE,
+    address::CHECKSUM,
+    terms::CA,
+    terms::STORAGE_CLASS,
+    terms::LOCK,
+    terms::LOCK_DAYS,
+];
 
 /// For the TCP and TLS handshakes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,9 +46,11 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a body may stand still.
 const STALL_GRACE: Duration = Duration::from_secs(20);
 
-pub(super) fn new(address: &Address, settings: &Settings) -> Result<Client, Error> {
+pub(super) fn new(address: &Address, terms: &Terms, settings: &Settings) -> Result<Client, Error> {
     let (calculation, validation) = match address.checksum {
-        Checksum::RequiredOnly => (RequestChecksumCalculation::WhenRequired, ResponseChecksumValidation::WhenRequired),
+        Checksum::WhenRequired | Checksum::None => {
+            (RequestChecksumCalculation::WhenRequired, ResponseChecksumValidation::WhenRequired)
+        }
         Checksum::Crc32 | Checksum::Crc64Nvme => {
             (RequestChecksumCalculation::WhenSupported, ResponseChecksumValidation::WhenSupported)
         }
@@ -52,7 +65,7 @@ pub(super) fn new(address: &Address, settings: &Settings) -> Result<Client, Erro
         .retry_config(RetryConfig::disabled())
         .timeout_config(timeouts(READ_TIMEOUT))
         .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(STALL_GRACE).build())
-        .http_client(http_client());
+        .http_client(http_client(terms)?);
     let config = match &address.endpoint {
         Some(endpoint) => config.endpoint_url(endpoint.as_str()),
         None => config,
@@ -69,8 +82,14 @@ fn timeouts(first_byte: Duration) -> TimeoutConfig {
     TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(first_byte).build()
 }
 
-fn http_client() -> SharedHttpClient {
-    Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_with_resolver(Resolver)
+/// Trusts what the machine trusts, or, where an authority is named, that one alone.
+fn http_client(terms: &Terms) -> Result<SharedHttpClient, Error> {
+    let builder = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring));
+    let Some(ca) = &terms.ca else { return Ok(builder.build_with_resolver(Resolver)) };
+    let trusted = TrustStore::empty().with_pem_certificate(ca.as_bytes());
+    let context = TlsContext::builder().with_trust_store(trusted).build();
+    let context = context.map_err(|error| Error::bad_setting(terms::CA, format!("cannot be used ({error})")))?;
+    Ok(builder.tls_context(context).build_with_resolver(Resolver))
 }
 
 /// The keys in the settings. Refuses settings that are unknown, missing or cannot be keys; never shows a value.

@@ -1,14 +1,8 @@
-//! Addresses that are never dialled: link-local ones, behind which clouds keep their metadata services.
-//!
-//! A URL, or a name's owner, could otherwise make us send signed requests there.
-
-use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+//! How the S3 client finds addresses: the system's resolver, without the addresses that are never dialled.
 
 use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
 
-/// The metadata service's address in AWS's IPv6 networks; it is not link-local.
-const AWS_METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+use crate::addresses;
 
 /// The system's resolver without the addresses that are never dialled.
 #[derive(Debug, Clone, Copy)]
@@ -16,49 +10,6 @@ pub(super) struct Resolver;
 
 impl ResolveDns for Resolver {
     fn resolve_dns<'a>(&'a self, name: &'a str) -> DnsFuture<'a> {
-        DnsFuture::new(async move {
-            let found = tokio::net::lookup_host((name, 0)).await.map_err(ResolveDnsError::new)?;
-            let allowed: Vec<IpAddr> =
-                found.map(|address| address.ip()).filter(|address| !is_forbidden(*address)).collect();
-            if allowed.is_empty() {
-                return Err(ResolveDnsError::new(io::Error::other(format!(
-                    "{name} has no address that may be dialled"
-                ))));
-            }
-            Ok(allowed)
-        })
-    }
-}
-
-/// Whether an address is never dialled.
-pub(super) fn is_forbidden(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_link_local() || address.is_unspecified() || address.is_broadcast(),
-        IpAddr::V6(address) => match address.to_ipv4_mapped() {
-            Some(mapped) => is_forbidden(IpAddr::V4(mapped)),
-            None => address.is_unicast_link_local() || address.is_unspecified() || address == AWS_METADATA_V6,
-        },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn metadata_addresses_are_never_dialled() {
-        for bad in
-            ["169.254.169.254", "169.254.0.1", "::ffff:169.254.169.254", "fe80::1", "fd00:ec2::254", "0.0.0.0", "::"]
-        {
-            assert!(is_forbidden(bad.parse().unwrap()), "{bad}");
-        }
-        for good in ["127.0.0.1", "10.0.0.1", "::1", "2001:db8::1"] {
-            assert!(!is_forbidden(good.parse().unwrap()), "{good}");
-        }
-    }
-
-    #[tokio::test]
-    async fn names_of_this_machine_resolve() {
-        assert!(!Resolver.resolve_dns("localhost").await.unwrap().is_empty());
+        DnsFuture::new(async move { addresses::resolve(name).await.map_err(ResolveDnsError::new) })
     }
 }

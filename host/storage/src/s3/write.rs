@@ -11,9 +11,9 @@ use bytes::Bytes;
 use md5::{Digest, Md5};
 
 use super::address::Checksum;
-use super::{S3, client, failure};
+use super::{S3, client, failure, versions};
 use crate::error::{Attempt, Error};
-use crate::{OBJECT_BYTES_MAX, Storage};
+use crate::{OBJECT_BYTES_MAX, Retention, Storage};
 
 /// What became of a PUT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,13 @@ pub(super) enum Sent {
 
 impl S3 {
     /// One PUT.
-    pub(super) async fn send(&self, attempt: &Attempt, bytes: Bytes, only_if_absent: bool) -> Result<Sent, Error> {
+    pub(super) async fn send(
+        &self,
+        attempt: &Attempt,
+        bytes: Bytes,
+        only_if_absent: bool,
+        retention: Option<Retention>,
+    ) -> Result<Sent, Error> {
         let length = bytes.len() as u64;
         if length > OBJECT_BYTES_MAX {
             return Err(Error::TooLarge { attempt: attempt.clone(), length });
@@ -35,7 +41,19 @@ impl S3 {
             Checksum::Crc64Nvme => request.checksum_algorithm(ChecksumAlgorithm::Crc64Nvme),
             Checksum::Crc32 => request.checksum_algorithm(ChecksumAlgorithm::Crc32),
             // The oldest checksum is the one that every store checks.
-            Checksum::RequiredOnly => request.content_md5(aws_smithy_types::base64::encode(Md5::digest(&bytes))),
+            Checksum::WhenRequired => request.content_md5(aws_smithy_types::base64::encode(Md5::digest(&bytes))),
+            // A lock is not taken without one.
+            Checksum::None if retention.is_some() => {
+                request.content_md5(aws_smithy_types::base64::encode(Md5::digest(&bytes)))
+            }
+            Checksum::None => request,
+        };
+        let request = request.set_storage_class(self.terms.storage_class.clone());
+        let request = match retention {
+            Some(Retention { mode, until_ms }) => request
+                .object_lock_mode(versions::lock_mode(mode))
+                .object_lock_retain_until_date(versions::date(until_ms)),
+            None => request,
         };
         let request = if only_if_absent { request.if_none_match("*") } else { request };
         let request = request.body(ByteStream::from(bytes)).customize().config_override(client::for_writing());
@@ -75,11 +93,11 @@ impl S3 {
     /// A PUT on the condition that nothing is there, as far as the store knows conditions.
     pub(super) async fn send_if_absent(&self, attempt: &Attempt, bytes: Bytes) -> Result<Sent, Error> {
         if !self.unconditional.load(Ordering::Relaxed) {
-            match self.send(attempt, bytes.clone(), true).await {
+            match self.send(attempt, bytes.clone(), true, self.retention_of(&attempt.path)).await {
                 Err(Error::Unsupported { .. }) => self.unconditional.store(true, Ordering::Relaxed),
                 outcome => return outcome,
             }
         }
-        self.send(attempt, bytes, false).await
+        self.send(attempt, bytes, false, self.retention_of(&attempt.path)).await
     }
 }

@@ -17,7 +17,7 @@ fn store(root: &Path) -> Arc<dyn Storage> {
 async fn conforms() {
     let scratch = tempfile::tempdir().unwrap();
     let storage = store(&scratch.path().join("root"));
-    assert_eq!(probe(&*storage).await.unwrap(), Traits { conditional_writes: true });
+    assert_eq!(probe(&*storage).await.unwrap().traits, Traits { conditional_writes: true });
     conformance(storage).await;
 }
 

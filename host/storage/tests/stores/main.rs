@@ -4,8 +4,10 @@
 
 mod full_disk;
 mod local;
+mod minio;
 mod s3;
 mod server;
+mod sftp;
 mod syscalls;
 mod wrappers;
 

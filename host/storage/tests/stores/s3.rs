@@ -23,7 +23,7 @@ async fn conforms_on_a_store_that_keeps_writers_apart() {
     let server = Server::start(Conditions::Atomic).await;
     let storage = open(&server.url("bucket/pre/fix"), &keys()).unwrap();
     assert!(!storage.traits().conditional_writes, "nothing is certain before it was tried");
-    assert_eq!(probe(&*storage).await.unwrap(), Traits { conditional_writes: true });
+    assert_eq!(probe(&*storage).await.unwrap().traits, Traits { conditional_writes: true });
     assert!(storage.traits().conditional_writes, "the store remembers");
     assert_eq!(storage.list("").await.unwrap(), [], "the probe leaves nothing");
     let before = server.control.pages.load(Ordering::SeqCst);
@@ -45,7 +45,7 @@ async fn conforms_on_a_store_that_looks_and_then_writes() {
 async fn conforms_on_a_store_that_ignores_conditions_and_the_probe_says_so() {
     let server = Server::start(Conditions::Ignored).await;
     let storage = open(&server.url("bucket"), &keys()).unwrap();
-    assert_eq!(probe(&*storage).await.unwrap(), Traits { conditional_writes: false });
+    assert_eq!(probe(&*storage).await.unwrap().traits, Traits { conditional_writes: false });
     assert!(!storage.traits().conditional_writes);
     conformance(storage).await;
 }
@@ -54,14 +54,14 @@ async fn conforms_on_a_store_that_ignores_conditions_and_the_probe_says_so() {
 async fn conforms_on_a_store_that_refuses_conditions_and_the_probe_says_so() {
     let server = Server::start(Conditions::NotImplemented).await;
     let storage = open(&server.url("bucket"), &keys()).unwrap();
-    assert_eq!(probe(&*storage).await.unwrap(), Traits { conditional_writes: false });
+    assert_eq!(probe(&*storage).await.unwrap().traits, Traits { conditional_writes: false });
     conformance(storage).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_checksum_is_accepted() {
     let server = Server::start(Conditions::Atomic).await;
-    for checksum in ["crc64nvme", "crc32", "required-only"] {
+    for checksum in ["crc64nvme", "crc32", "when-required", "none"] {
         let url = format!("{}&checksum={checksum}", server.url("bucket/checked"));
         let storage = plain(&url, &keys());
         let bytes = Bytes::from(vec![7; 1 << 20]);
@@ -180,6 +180,26 @@ async fn an_answer_that_is_no_s3_is_not_believed() {
     let error = storage.put("object", Bytes::from_static(b"123")).await.unwrap_err();
     assert!(matches!(error, Error::Protocol { .. }), "a 200 without an ETag gave {error:?}");
     assert!(storage.list("").await.is_err());
+}
+
+#[tokio::test]
+async fn an_error_inside_a_success_is_an_error() {
+    let body = "<?xml version=\"1.0\"?><Error><Code>InternalError</Code><Message>We failed</Message></Error>";
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let storage = plain(&format!("s3://bucket?endpoint={}", answering(answer).await), &keys());
+    let bytes = Bytes::from_static(b"longer than nothing");
+    for error in [storage.put("object", bytes).await.unwrap_err(), storage.list("").await.unwrap_err()] {
+        assert!(!error.is_permanent(), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_half_open_is_given_up() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let inner = plain(&format!("s3://bucket?endpoint=http://{}", silent.local_addr().unwrap()), &keys());
+    let patience = Patience { attempts: 2, attempt: std::time::Duration::from_millis(100), ..Patience::default() };
+    let error = Retrying::new(inner, patience).head("object").await.unwrap_err();
+    assert!(matches!(error, Error::Stalled { .. }), "{error:?}");
 }
 
 #[tokio::test]

@@ -46,7 +46,9 @@ fn operations() -> Vec<Operation> {
         get("/api/v1/targets", targets::list),
         post("/api/v1/targets", targets::create),
         get("/api/v1/targets/{name}", targets::show),
+        patch("/api/v1/targets/{name}", targets::edit),
         delete("/api/v1/targets/{name}", targets::remove),
+        post("/api/v1/targets/{name}/promote", targets::promote),
         post("/api/v1/targets/{name}/sync", targets::sync),
         get("/api/v1/keys/recipients", keys::list),
         post("/api/v1/keys/recipients", keys::add),
@@ -89,6 +91,10 @@ fn get<H: Handler<T, Api>, T: 'static>(path: &'static str, handler: H) -> Operat
 
 fn post<H: Handler<T, Api>, T: 'static>(path: &'static str, handler: H) -> Operation {
     Operation { method: "post", path, handler: routing::post(handler) }
+}
+
+fn patch<H: Handler<T, Api>, T: 'static>(path: &'static str, handler: H) -> Operation {
+    Operation { method: "patch", path, handler: routing::patch(handler) }
 }
 
 fn delete<H: Handler<T, Api>, T: 'static>(path: &'static str, handler: H) -> Operation {
