@@ -34,6 +34,7 @@ pub async fn conformance(storage: Arc<dyn Storage>) {
     suite.readers_see_whole_objects().await;
     suite.long_paths_lead_somewhere().await;
     suite.listings_are_complete_and_sorted().await;
+    suite.clocks_agree().await;
     suite.bad_paths_and_sizes_are_refused().await;
     suite.nothing_is_left().await;
 }
@@ -99,6 +100,19 @@ impl Suite {
             assert!(found == expected, "range {range:?} of {path} has {} bytes, or other ones", found.len());
         }
         self.delete(path).await;
+    }
+
+    async fn clocks_agree(&self) {
+        let path = "conformance/clock";
+        assert_eq!(done(path, self.storage.written_ms(path).await), None, "nothing was written to {path}");
+        let before = done("", self.storage.clock_ms().await);
+        self.put(path, &b"now"[..]).await;
+        let written = done(path, self.storage.written_ms(path).await);
+        let after = done("", self.storage.clock_ms().await);
+        self.delete(path).await;
+        // Whole seconds are all that some stores tell.
+        let (Some(before), Some(written), Some(after)) = (before, written, after) else { return };
+        assert!(before < written + 2_000 && written < after + 2_000, "{before}, {written}, {after} are not in order");
     }
 
     async fn a_put_replaces(&self) {

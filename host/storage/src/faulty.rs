@@ -342,6 +342,16 @@ impl Storage for Faulty {
         self.leave(Operation::Delete, path, strike, ())
     }
 
+    async fn written_ms(&self, path: &str) -> Result<Option<u64>, Error> {
+        let strike = self.enter(Operation::Head, path).await?;
+        let written = if is_hidden(strike.as_ref()) { None } else { self.inner.written_ms(path).await? };
+        self.leave(Operation::Head, path, strike, written)
+    }
+
+    async fn clock_ms(&self) -> Result<Option<u64>, Error> {
+        self.inner.clock_ms().await
+    }
+
     fn traits(&self) -> Traits {
         self.inner.traits()
     }

@@ -61,6 +61,17 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
     fn traits(&self) -> Traits;
     /// Where this is, for people: the URL without any secret.
     fn location(&self) -> String;
+    /// When an object was written last, in milliseconds since 1970 by the store's own clock; `None` where there is none, or
+    /// where the store cannot tell.
+    async fn written_ms(&self, path: &str) -> Result<Option<u64>, Error> {
+        let _ = path;
+        Ok(None)
+    }
+    /// What time it is by the store's own clock, in milliseconds since 1970; `None` where the store cannot tell. Needs no
+    /// free space.
+    async fn clock_ms(&self) -> Result<Option<u64>, Error> {
+        Ok(None)
+    }
     /// Finds out whether writers are kept apart here, with objects below `scratch` that it removes again, and
     /// remembers it for [`Self::traits`]. A place that is certain of its traits has nothing to try.
     async fn try_conditional_writes(&self, scratch: &str) -> Result<bool, Error> {

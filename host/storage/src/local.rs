@@ -127,6 +127,14 @@ impl Storage for Local {
         self.run(self.attempt(Operation::Delete, path), Tree::remove).await
     }
 
+    async fn written_ms(&self, path: &str) -> Result<Option<u64>, Error> {
+        self.run(self.attempt(Operation::Head, path), Tree::written_ms).await
+    }
+
+    async fn clock_ms(&self) -> Result<Option<u64>, Error> {
+        self.run(self.attempt(Operation::List, ""), |tree, _| tree.clock_ms()).await
+    }
+
     fn traits(&self) -> Traits {
         Traits { conditional_writes: true }
     }

@@ -151,6 +151,16 @@ impl Storage for Retrying {
         self.persist(self.attempt(Operation::Delete, path), self.patience.attempt, call).await
     }
 
+    async fn written_ms(&self, path: &str) -> Result<Option<u64>, Error> {
+        let call = || self.inner.written_ms(path);
+        self.persist(self.attempt(Operation::Head, path), self.patience.attempt, call).await
+    }
+
+    async fn clock_ms(&self) -> Result<Option<u64>, Error> {
+        let call = || self.inner.clock_ms();
+        self.persist(self.attempt(Operation::Head, ""), self.patience.attempt, call).await
+    }
+
     fn traits(&self) -> Traits {
         self.inner.traits()
     }

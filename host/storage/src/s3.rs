@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{BucketVersioningStatus, ChecksumMode};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::OnceCell;
@@ -33,6 +34,9 @@ use write::Sent;
 
 /// Most pages of a listing, 1,000 objects each: an endless listing ends in an error, not in our memory.
 const PAGES_MAX: usize = 20_000;
+
+/// A path at which nobody writes anything.
+const CLOCK: &str = "clock";
 
 /// A bucket, or what lies below a prefix in it.
 pub struct S3 {
@@ -220,6 +224,30 @@ impl Storage for S3 {
         }
     }
 
+    async fn written_ms(&self, path: &str) -> Result<Option<u64>, Error> {
+        let attempt = self.attempt(Operation::Head, path)?;
+        match self.client.head_object().bucket(&self.address.bucket).key(self.key(path)).send().await {
+            Ok(output) => Ok(output.last_modified().and_then(milliseconds)),
+            Err(error) => match self.asked(attempt).failed(&error) {
+                Error::NotFound { .. } => Ok(None),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// Every answer says when it was given; the SDK shows that of an answer that says no, so an object that nobody writes is
+    /// asked for.
+    async fn clock_ms(&self) -> Result<Option<u64>, Error> {
+        let attempt = self.attempt(Operation::Head, CLOCK)?;
+        match self.client.head_object().bucket(&self.address.bucket).key(self.key(CLOCK)).send().await {
+            Ok(_) => Ok(None),
+            Err(error) => match (failure::date(&error), self.asked(attempt).failed(&error)) {
+                (date, Error::NotFound { .. }) => Ok(date.as_ref().and_then(milliseconds)),
+                (_, error) => Err(error),
+            },
+        }
+    }
+
     fn traits(&self) -> Traits {
         Traits { conditional_writes: self.proven.load(Ordering::Relaxed) }
     }
@@ -300,6 +328,10 @@ impl S3 {
         let length = u64::try_from(object.size()?).ok()?;
         path::is_valid(path).then(|| Listed { path: path.to_owned(), length })
     }
+}
+
+fn milliseconds(time: &DateTime) -> Option<u64> {
+    time.to_millis().ok().and_then(|time| u64::try_from(time).ok())
 }
 
 /// An offset cut at the end of the bytes.

@@ -3,15 +3,16 @@
 //! Invariant: what a directory shows under an object's name is a whole object. Names that no object may have are
 //! not ours: they are neither listed nor touched.
 
-use std::fs::{self, DirEntry, File, OpenOptions};
+use std::fs::{self, DirEntry, File, Metadata, OpenOptions};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, futimens};
 
 use super::directories::{Directories, sync_directory};
 use super::temporary::{self, Temporary};
@@ -152,6 +153,27 @@ impl Tree {
         }
     }
 
+    /// When an object was written, by the file system's clock.
+    pub(super) fn written_ms(&self, path: &str) -> Result<Option<u64>, Failure> {
+        match self.root.join(path).symlink_metadata().map_err(absent_or("looking up")) {
+            Ok(metadata) if metadata.is_file() => modified_ms(&metadata).map(Some),
+            Ok(_) | Err(Failure::Absent) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// What time it is for the file system, which has a clock of its own where it is another machine's: its root is touched.
+    pub(super) fn clock_ms(&self) -> Result<Option<u64>, Failure> {
+        const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let root = match File::open(&self.root).map_err(absent_or("opening a directory")) {
+            Err(Failure::Absent) => return Ok(None),
+            root => root?,
+        };
+        let touched = futimens(&root, &Timestamps { last_access: NOW, last_modification: NOW });
+        touched.map_err(|error| Failure::Step("touching a directory", error.into()))?;
+        modified_ms(&root.metadata().map_err(step("reading a time"))?).map(Some)
+    }
+
     /// Removes an object durably. Needs no free space.
     pub(super) fn remove(&self, path: &str) -> Result<(), Failure> {
         if self.length(path)?.is_none() {
@@ -187,6 +209,12 @@ impl Tree {
         found.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(found)
     }
+}
+
+fn modified_ms(metadata: &Metadata) -> Result<u64, Failure> {
+    let modified = metadata.modified().map_err(step("reading a time"))?;
+    let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// The path that a directory's entry has as an object, if it may be one.

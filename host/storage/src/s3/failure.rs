@@ -5,6 +5,7 @@
 use std::error::Error as StdError;
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use crate::error::{Attempt, Denial, Error, Operation, printable};
@@ -18,6 +19,12 @@ pub(super) struct Asked<'a> {
 /// The HTTP status of the answer, if there was one.
 pub(super) fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
+}
+
+/// When the answer was given, by the store's clock.
+pub(super) fn date<E>(error: &SdkError<E, HttpResponse>) -> Option<DateTime> {
+    let date = error.raw_response()?.headers().get("date")?;
+    DateTime::from_str(date, DateTimeFormat::HttpDate).ok()
 }
 
 impl Asked<'_> {
