@@ -590,9 +590,8 @@ class State:
         self.objects |= {path: (length, digested) for path, length, digested in head.added}
         self.condemned |= dict(head.condemned)
         for path in head.removed:
-            self.objects.pop(path, None)
-        gone = {path.rpartition("/")[2] for path in head.removed}
-        self.condemned = {pack: since for pack, since in self.condemned.items() if pack.hex() not in gone}
+            _, digested = self.objects.pop(path, (0, b""))
+            self.condemned.pop(digested, None)
         self.backups |= {backup: (indexes, generation) for backup, indexes, generation in head.backups}
         self.records |= {record.backup: record for record in change.records}
         for backup in head.backups_removed:
@@ -660,8 +659,8 @@ class Domain:
     def load_indexes(self) -> None:
         """Learns where the chunks are from all indexes that are present."""
         folder = f"{self.root}/indexes/"
-        for path in self.state.objects:
-            if not path.startswith(folder):
+        for path, (_, digested) in self.state.objects.items():
+            if not path.startswith(folder) or digested in self.state.condemned:
                 continue
             with named(path):
                 _, plain = self.open(path, INDEX, INDEX_CLEAR, self.keys.index_key, folder)

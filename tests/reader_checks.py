@@ -470,6 +470,22 @@ class Checks(unittest.TestCase):
         self.writer.head({10: [[pack, 1]]})
         self.refuse("is in no index")
 
+    def test_condemned_indexes_do_not_count_and_may_be_gone(self) -> None:
+        self.writer.file("file", [os.urandom(1000)])
+        self.writer.commit()
+        path, index = next((path, digest) for path, _, digest in self.writer.objects if "/indexes/" in path)
+        self.writer.head({10: [[index, 1]]})
+        (self.writer.root / path).unlink()
+        self.refuse("is in no index")
+
+    def test_what_is_removed_is_condemned_no_more(self) -> None:
+        self.writer.inline("a", b"x")
+        self.writer.commit()
+        path, length, manifest = next(found for found in self.writer.objects if found[0].endswith("/manifest"))
+        self.writer.head({10: [[manifest, 1]], 11: [path]})
+        self.writer.head({9: [[path, length, manifest]]})
+        self.assertEqual((self.extract() / "a").read_bytes(), b"x")
+
     def test_unknown_features_are_refused(self) -> None:
         for field, value, words in (
             (6, 2, "unknown features"),

@@ -15,6 +15,7 @@ use crate::format::manifest::BackupClear;
 use crate::format::refs::Refs;
 use crate::format::{Kind, path};
 use crate::heads::{Change, DomainState};
+use crate::repack::{Chunk, Repacker};
 use crate::repository::Repository;
 use crate::{BackupId, Copied, Digest, DomainId, Error};
 
@@ -25,10 +26,15 @@ const COPIES: usize = 3;
 struct Plan {
     /// Objects that the target lacks, in the order in which they are sent.
     objects: Vec<Object>,
+    /// Objects that the target has, other than packs and indexes.
+    known: Vec<Object>,
     /// Packs that the target holds and the backup relies on.
     relied_on: BTreeSet<Digest>,
     /// Indexes that tell where its chunks lie here.
-    indexes: Vec<Digest>,
+    indexes: BTreeSet<Digest>,
+    /// Chunks, and indexes of the source, that lie here in objects that are going to be deleted: they come under new names.
+    condemned_chunks: Vec<Chunk>,
+    condemned_indexes: Vec<Digest>,
     /// Feature bits that a reader must know.
     incompatible: u64,
 }
@@ -52,8 +58,10 @@ impl Repository {
         if here.backups.contains_key(&backup) {
             return Ok(Copied::default());
         }
+        let began_ms = self.now_ms();
         let plan = self.plan(source, &from, &here, domain, backup).await?;
         let copied = self.send(source, &plan.objects, progress).await?;
+        let (fresh, indexes) = self.send_under_new_names(source, domain, &plan).await?;
         self.publish_new_keyring().await?;
         let record = from.records.get(&backup).ok_or(Error::NoSuchBackup { backup, location: source.location() })?;
         let live = from.backups.get(&backup).ok_or(Error::NoSuchBackup { backup, location: source.location() })?;
@@ -61,16 +69,27 @@ impl Repository {
             if state.backups.contains_key(&backup) {
                 return Ok(None);
             }
+            let is_component = |path: &str| path::component_digest(path).is_some();
+            let mut known = plan.known.iter();
+            if let Some(gone) = known.find(|object| !state.has(domain, object) && !is_component(&object.0)) {
+                return Err(Error::Condemned { object: gone.2 });
+            }
+            let added = plan.objects.iter().chain(&plan.known).chain(&fresh);
             Ok(Some(Change {
-                added: plan.objects.iter().filter(|object| !state.has(domain, object)).cloned().collect(),
-                committed: vec![(backup, plan.indexes.clone(), live.keys)],
+                added: added.filter(|object| !state.has(domain, object)).cloned().collect(),
+                committed: vec![(backup, indexes.clone(), live.keys)],
                 records: vec![StoredRecord::clone(record)],
                 relied_on: plan.relied_on.clone(),
                 incompatible: plan.incompatible,
+                began_ms: Some(began_ms),
                 ..Change::default()
             }))
         })
         .await?;
+        let component = record.record.component;
+        if component != Digest::of(&[]) {
+            self.look_after_component(component, source.component(component)).await;
+        }
         Ok(copied)
     }
 
@@ -86,7 +105,7 @@ impl Repository {
         let mut packs = BTreeMap::new();
         let mut relied_on = BTreeSet::new();
         let mut indexes: BTreeSet<Digest> = BTreeSet::new();
-        let mut incompatible = 0;
+        let (mut incompatible, mut condemned_chunks) = (0, Vec::new());
         for id in source.chunks_of(from, domain, backup).await? {
             let is_delta = if let Ok(chain) = present.find_chain(&id) {
                 // Here the chunk may lie in another pack than there, told of by another index, and stand on another base.
@@ -96,7 +115,11 @@ impl Repository {
             } else {
                 // Refs name bases too: the rest of a chain comes by itself.
                 let location = there.find(&id).ok_or_else(|| Error::ChunkLost { id: hex::encode(id.0) })?;
-                packs.insert(location.pack, from.pack_length(&location.pack).unwrap_or_default());
+                if here.is_condemned(&location.pack) {
+                    condemned_chunks.push((id, location));
+                } else {
+                    packs.insert(location.pack, from.pack_length(&location.pack).unwrap_or_default());
+                }
                 location.base.is_some()
             };
             if is_delta {
@@ -106,7 +129,10 @@ impl Repository {
         let mut objects: Vec<Object> =
             packs.into_iter().map(|(digest, length)| (path::pack(domain, digest), length, digest)).collect();
         let live = from.backups.get(&backup).ok_or(Error::NoSuchBackup { backup, location: source.location() })?;
-        for digest in live.indexes.iter().filter(|digest| !here.indexes.contains_key(digest)) {
+        let (condemned_indexes, others): (Vec<Digest>, Vec<Digest>) =
+            live.indexes.iter().partition(|digest| here.is_condemned(digest));
+        indexes.extend(&others);
+        for digest in others.iter().filter(|digest| !here.indexes.contains_key(digest)) {
             let path = path::index(domain, *digest);
             let length = from.indexes.get(digest).copied();
             let length = length.ok_or_else(|| Error::Lost { path: path.clone(), location: source.location() })?;
@@ -116,17 +142,38 @@ impl Repository {
         let refs = from.objects_below(path::refs_prefix(domain, backup)).map(|(path, _)| path.clone());
         let component = record.record.component;
         let component = (component != Digest::of(&[])).then(|| path::component(component));
+        let mut known = Vec::new();
         let single = [path::keys(domain, backup, live.keys), path::manifest(domain, backup)];
         for path in refs.chain(component).chain(single) {
             let lost = || Error::Lost { path: path.clone(), location: source.location() };
             let (length, digest) = from.object(&path).ok_or_else(lost)?;
             let object = (path, length, digest);
-            if !here.has(domain, &object) {
-                objects.push(object);
-            }
+            if here.has(domain, &object) { known.push(object) } else { objects.push(object) }
         }
-        indexes.extend(&live.indexes);
-        Ok(Plan { objects, relied_on, indexes: indexes.into_iter().collect(), incompatible })
+        Ok(Plan { objects, known, relied_on, indexes, condemned_chunks, condemned_indexes, incompatible })
+    }
+
+    /// Sends what a name stands in the way of, and gives it with all indexes that then tell where the chunks lie here.
+    async fn send_under_new_names(
+        &self,
+        source: &Repository,
+        domain: DomainId,
+        plan: &Plan,
+    ) -> Result<(Vec<Object>, Vec<Digest>), Error> {
+        let mut repacker = Repacker::new(self, domain)?;
+        repacker.take(source, &plan.condemned_chunks).await?;
+        let fresh = repacker.finish(&[]).await?;
+        let mut indexes = plan.indexes.clone();
+        indexes.extend(fresh.indexes.iter().map(|(digest, _)| *digest));
+        let mut objects = fresh.objects;
+        let keyring = self.inner.keyring.current();
+        for digest in &plan.condemned_indexes {
+            let index = source.read_index(&keyring, domain, *digest).await?;
+            let object = self.put_index(domain, &index).await?;
+            indexes.insert(object.2);
+            objects.push(object);
+        }
+        Ok((objects, indexes.into_iter().collect()))
     }
 
     /// All chunks that a backup holds, by its refs.
@@ -136,24 +183,44 @@ impl Repository {
         domain: DomainId,
         backup: BackupId,
     ) -> Result<Vec<ChunkId>, Error> {
-        let keyring = self.inner.keyring.current();
         let mut ids = Vec::new();
-        let parts: Vec<_> = state.objects_below(path::refs_prefix(domain, backup)).collect();
-        if parts.is_empty() {
-            return Err(Error::Lost { path: path::refs(domain, backup, 0), location: self.location() });
-        }
-        for (path, (_, digest)) in parts {
-            let bytes = self.inner.place.committed(path, *digest).await?;
-            let envelope = Envelope::<BackupClear>::open(Kind::Refs, path, bytes, &*keyring)?;
-            let plaintext = envelope.unseal(keyring.domain(domain)?.index_key())?;
-            let refs = Refs::decode(&plaintext).map_err(envelope.damaged())?;
-            if refs.parent.is_some() {
-                return Err(Error::DependentRefs { backup });
-            }
+        for (path, digest) in self.refs_of(state, domain, backup)? {
+            let refs = self.read_refs(domain, backup, &path, digest).await?;
             ids.extend(refs.added);
             ids.extend(refs.adopted);
         }
         Ok(ids)
+    }
+
+    /// Paths and digests of the parts of a backup's refs.
+    pub(crate) fn refs_of(
+        &self,
+        state: &DomainState,
+        domain: DomainId,
+        backup: BackupId,
+    ) -> Result<Vec<(String, Digest)>, Error> {
+        let parts = state.objects_below(path::refs_prefix(domain, backup));
+        let parts: Vec<_> = parts.map(|(path, (_, digest))| (path.clone(), *digest)).collect();
+        if parts.is_empty() {
+            return Err(Error::Lost { path: path::refs(domain, backup, 0), location: self.location() });
+        }
+        Ok(parts)
+    }
+
+    /// One part of a backup's refs.
+    pub(crate) async fn read_refs(
+        &self,
+        domain: DomainId,
+        backup: BackupId,
+        path: &str,
+        digest: Digest,
+    ) -> Result<Refs, Error> {
+        let keyring = self.inner.keyring.current();
+        let bytes = self.inner.place.committed(path, digest).await?;
+        let envelope = Envelope::<BackupClear>::open(Kind::Refs, path, bytes, &*keyring)?;
+        let plaintext = envelope.unseal(keyring.domain(domain)?.index_key())?;
+        let refs = Refs::decode(&plaintext).map_err(envelope.damaged())?;
+        if refs.parent.is_some() { Err(Error::DependentRefs { backup }) } else { Ok(refs) }
     }
 
     /// Sends objects, a few at a time.
@@ -187,7 +254,7 @@ impl Repository {
     async fn send_one(&self, source: &Repository, (path, length, digest): &Object) -> Result<bool, Error> {
         // Only a path that is the digest of what lies there says what it is; a killed attempt may have left it.
         let names_its_bytes = path.ends_with(&digest.to_string());
-        if names_its_bytes && self.inner.place.length(path).await? == Some(*length) {
+        if names_its_bytes && self.inner.place.length(path).await? == Some(*length) && self.is_fresh(path).await? {
             return Ok(false);
         }
         let bytes = source.inner.place.committed(path, *digest).await?;

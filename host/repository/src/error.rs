@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::chunk::ChunkError;
-use crate::{BackupId, Digest, DomainId, Malformed, RepositoryId};
+use crate::{BackupId, Digest, DomainId, Malformed, RepositoryId, WriterId};
 
 /// Why a repository operation failed. `Display` names the failed step and the object; [`Error::hint`] says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -177,11 +177,47 @@ pub enum Error {
         /// The backup.
         backup: BackupId,
     },
+    /// A person holds the backup.
+    #[error("backup {backup} is held by {name}: {reason}")]
+    Held {
+        /// The backup.
+        backup: BackupId,
+        /// Who holds it, or for what.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// Something that this backup relies on was condemned while it was made.
-    #[error("pack {pack}, which the backup relies on, is going to be deleted")]
+    #[error("object {object}, which the backup relies on, is going to be deleted")]
     Condemned {
-        /// The pack.
-        pack: Digest,
+        /// Digest of a pack, an index, or an object of an earlier backup of that id.
+        object: Digest,
+    },
+    /// What work stored first may have been cleaned up before it came to its end.
+    #[error("the work took too long: it began at {began_ms} ms, and what it stored may have been cleaned up since")]
+    TooLate {
+        /// When it began, in milliseconds since 1970.
+        began_ms: u64,
+    },
+    /// Clocks differ too much to tell how long something was condemned.
+    #[error("our clock says {own_ms} ms, but {witness} says {other_ms} ms: nothing is deleted while they differ")]
+    ClockSkew {
+        /// Milliseconds since 1970 by our clock.
+        own_ms: u64,
+        /// By the other one.
+        other_ms: u64,
+        /// Whose it is.
+        witness: &'static str,
+    },
+    /// Somebody else wrote here lately, and may rely on what would be deleted at once.
+    #[error("another writer, {writer}, wrote to domain {domain} at {written_ms} ms")]
+    OtherWriter {
+        /// The domain.
+        domain: DomainId,
+        /// Who it is.
+        writer: WriterId,
+        /// When it last wrote, in milliseconds since 1970.
+        written_ms: u64,
     },
     /// A backup's chunks are told only in relation to another backup.
     #[error("the refs of backup {backup} do not stand alone")]
@@ -352,6 +388,11 @@ impl Error {
         matches!(self, Self::Storage(holdfast_storage::Error::NotFound { .. }))
     }
 
+    /// There is no room left where the repository is.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Storage(holdfast_storage::Error::Full { .. }))
+    }
+
     /// A stable code, `kebab-case`.
     pub fn code(&self) -> &'static str {
         match self {
@@ -379,7 +420,11 @@ impl Error {
             Self::UnknownDomain { .. } => "unknown-domain",
             Self::NoSuchBackup { .. } => "no-such-backup",
             Self::BackupExists { .. } => "backup-exists",
-            Self::Condemned { .. } => "condemned-pack",
+            Self::Held { .. } => "backup-held",
+            Self::Condemned { .. } => "condemned-object",
+            Self::TooLate { .. } => "too-late",
+            Self::ClockSkew { .. } => "clock-skew",
+            Self::OtherWriter { .. } => "other-writer",
             Self::DependentRefs { .. } => "dependent-refs",
             Self::KeysRotated { .. } => "keys-rotated",
             Self::NoKey { .. } => "no-key",
@@ -439,7 +484,15 @@ impl Error {
             Self::LostKeyring { .. } => {
                 "That generation's .age or .sig file is damaged or gone there, or the data directory is old. Run `holdfast recover` from another target."
             }
+            Self::Held { .. } => "Release it first: `holdfast backup release` says from what.",
             Self::Condemned { .. } => "Run the backup again: it will store these bytes anew.",
+            Self::TooLate { .. } => {
+                "Run it again. Work on a repository must end within three and a half days, half of the time for which what it stores is safe from prune."
+            }
+            Self::ClockSkew { .. } => "Set the clock of this machine, by NTP for example; then run it again.",
+            Self::OtherWriter { .. } => {
+                "Prune without --now: what is dead is deleted seven days after it was condemned, which is safe beside other writers."
+            }
             Self::BackupExists { .. } => "Begin the backup again under a new id.",
             Self::InvalidPath { .. } => "Paths are relative, at most 4096 bytes, with no empty, `.` or `..` part.",
             Self::SizeMismatch { .. } => "The source changed or was cut short while it was read. Run the backup again.",

@@ -33,7 +33,7 @@ impl Repository {
         let keyring = self.inner.keyring.current();
         let mut table = IndexTable::default();
         let mut damaged = None;
-        for digest in state.indexes.keys() {
+        for digest in state.live_indexes() {
             match self.read_index(&keyring, domain, *digest).await {
                 Ok(index) => table.add(*digest, index),
                 Err(error) if self.inner.place.is_damage(&error).await => damaged = Some(*digest),
@@ -54,7 +54,7 @@ impl Repository {
     }
 
     /// What a pack says that it holds; none for one that cannot say it any more.
-    async fn read_footer(
+    pub(crate) async fn read_footer(
         &self,
         domain: DomainId,
         state: &DomainState,

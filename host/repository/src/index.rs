@@ -67,7 +67,7 @@ impl IndexTable {
         if !self.loaded.iter().all(|index| state.indexes.contains_key(index)) {
             *self = Self::default();
         }
-        state.indexes.keys().filter(|index| !self.loaded.contains(index)).copied().collect()
+        state.live_indexes().filter(|index| !self.loaded.contains(index)).copied().collect()
     }
 
     /// Takes an index in.
@@ -97,9 +97,10 @@ impl IndexTable {
         }
     }
 
-    /// Asks the heads which packs count.
+    /// Asks the heads which packs count. What a condemned index tells is told by another one, or not needed.
     pub(crate) fn refresh(&mut self, state: &DomainState) {
-        self.sources.iter_mut().for_each(|source| source.is_live = state.is_live(&source.pack));
+        let counts = |source: &Source| state.is_live(&source.pack) && !state.is_condemned(&source.index);
+        self.sources.iter_mut().for_each(|source| source.is_live = counts(source));
     }
 
     /// Where a chunk is, if a pack that counts holds it: the copy of the least depth, which is read the fastest.

@@ -19,6 +19,7 @@ mod error;
 mod footers;
 mod format;
 mod heads;
+mod holds;
 mod ids;
 mod index;
 mod keyring;
@@ -29,7 +30,9 @@ mod opener;
 mod pack;
 mod place;
 mod pool;
+mod prune;
 mod reader;
+mod repack;
 mod repository;
 mod rewrap;
 mod seal;
@@ -38,8 +41,9 @@ mod slots;
 mod tree;
 mod writer;
 
-pub use check::{Damage, Healed, Loss, PacksRead, Structure};
+pub use check::{Damage, Difference, Healed, Loss, PacksRead, Structure};
 pub use chunk::ChunkError;
+pub use clock::Clock;
 pub use error::Error;
 pub use format::Malformed;
 pub use ids::{BackupId, Digest, DomainId, InstanceId, RepositoryId, WriterId};
@@ -47,8 +51,9 @@ pub use keyring::{
     Keyring, RecoveryKit, SharedKeyring, Stretching, UnlockKey, UnlockMethod, VerifyKey, recover_keyring,
 };
 pub use model::{
-    BackupPlan, BackupRecord, Compression, ContentClass, Copied, Entry, EntryKind, HeadSeen, Stats, Verification,
+    BackupPlan, BackupRecord, Compression, ContentClass, Copied, Entry, EntryKind, HeadSeen, Hold, Stats, Verification,
 };
+pub use prune::{GRACE_MS, Kept, Progress, PruneOptions, Pruned, Tally, Why};
 pub use reader::{BackupReader, ContentReader, EntryReader, Opener, PartReader};
 pub use repository::Repository;
 pub use rewrap::Rewrapped;

@@ -57,7 +57,8 @@ impl Locks {
 fn needed(keyring: &Keyring, domain: DomainId, state: &DomainState, change: &Change) -> Vec<(String, Option<u64>)> {
     let packs = change.relied_on.iter().map(|pack| (path::pack(domain, *pack), state.pack_length(pack)));
     // Readers take all indexes that are present, and the heads from the last checkpoint on.
-    let indexes = state.indexes.iter().map(|(index, length)| (path::index(domain, *index), Some(*length)));
+    let counting = state.indexes.iter().filter(|(index, _)| !state.is_condemned(index));
+    let indexes = counting.map(|(index, length)| (path::index(domain, *index), Some(*length)));
     let next = state.next_sequence();
     let last = next.saturating_sub(1);
     let heads = (last - last % CHECKPOINT_EVERY..next).map(|sequence| (path::head(domain, sequence), None));

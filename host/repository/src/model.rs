@@ -154,6 +154,17 @@ pub struct Verification {
     pub detail: String,
 }
 
+/// A person's pin: while a backup has one, nothing removes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Who holds it, or for what: a backup has one of each name.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+    /// Since when, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
 /// What the domains of all organizations hold; the appliance's own catalog does not count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {

@@ -172,6 +172,17 @@ impl Place {
         self.run(|storage| async move { storage.head(&path).await }).await
     }
 
+    /// When an object was written, by the store's clock.
+    pub(crate) async fn written_ms(&self, path: &str) -> Result<Option<u64>, Error> {
+        let path = path.to_owned();
+        self.run(|storage| async move { storage.written_ms(&path).await }).await
+    }
+
+    /// What time it is by the store's clock.
+    pub(crate) async fn clock_ms(&self) -> Result<Option<u64>, Error> {
+        self.run(|storage| async move { storage.clock_ms().await }).await
+    }
+
     pub(crate) async fn delete(&self, path: &str) -> Result<(), Error> {
         let path = path.to_owned();
         self.run(|storage| async move { storage.delete(&path).await }).await

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -19,10 +19,14 @@ use crate::layout::{RepositoryFile, recover_text};
 use crate::locks::Locks;
 use crate::place::Place;
 use crate::pool::Pool;
-use crate::{BackupId, BackupRecord, Digest, DomainId, Error, HeadSeen, RepositoryId, Stats, WriterId};
+use crate::seal;
+use crate::{BackupId, BackupRecord, Clock, Digest, DomainId, Error, HeadSeen, RepositoryId, Stats, WriterId};
 
 /// Indexes that are fetched at once.
 const FETCHES: usize = 8;
+
+/// Bytes of the reserve: room for many heads.
+const RESERVE: usize = 1 << 20;
 
 /// A repository at one target. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -35,11 +39,12 @@ pub(crate) struct Inner {
     pub(crate) place: Place,
     pub(crate) keyring: SharedKeyring,
     pub(crate) pool: Pool,
-    /// Names this process in the heads that it writes.
-    pub(crate) writer: WriterId,
+    /// Names who writes in the heads that it writes.
+    writer: OnceLock<WriterId>,
     /// The epoch that this process writes in.
     pub(crate) epoch: AtomicU64,
     is_read_only: bool,
+    clock: OnceLock<Clock>,
     /// Generation of the keyring that this process saw published here.
     published: AtomicU64,
     /// What is known of locks here.
@@ -62,6 +67,7 @@ impl Repository {
         let repository = Self::new(storage, keyring, false)?;
         repository.create_if_empty().await?;
         repository.read_everything().await?;
+        repository.keep_reserve().await?;
         Ok(repository)
     }
 
@@ -72,6 +78,7 @@ impl Repository {
         let repository = Self::new(storage, keyring, false)?;
         repository.must_be_here().await?;
         repository.read_everything().await?;
+        repository.keep_reserve().await?;
         Ok(repository)
     }
 
@@ -88,14 +95,42 @@ impl Repository {
             place: Place::new(storage)?,
             keyring,
             pool: Pool::start().map_err(|_| Error::WorkerStopped)?,
-            writer: WriterId::random(),
+            writer: OnceLock::new(),
             epoch: AtomicU64::new(0),
             is_read_only,
+            clock: OnceLock::new(),
             published: AtomicU64::new(0),
             locks: Locks::default(),
             domains: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The same repository, which tells the time by `clock`. Only the first call counts.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        // A clock that was set stays: grace periods are told by one clock.
+        let _ = self.inner.clock.set(clock);
+        self
+    }
+
+    /// The same repository, which writes under this id: one that stays the same over restarts tells others from oneself. Only the
+    /// first call counts, and none after the first head.
+    #[must_use]
+    pub fn with_writer(self, writer: WriterId) -> Self {
+        // An id that was used stays.
+        let _ = self.inner.writer.set(writer);
+        self
+    }
+
+    /// Who writes.
+    pub(crate) fn writer(&self) -> WriterId {
+        *self.inner.writer.get_or_init(WriterId::random)
+    }
+
+    /// Milliseconds since 1970.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.inner.clock.get().map_or_else(|| Clock::default().now_ms(), Clock::now_ms)
     }
 
     /// The repository that lies here; an error if it is another than ours.
@@ -133,6 +168,27 @@ impl Repository {
             place.put(path::RECOVER, recover_text(repository, &self.location()).into()).await?;
         }
         Ok(())
+    }
+
+    /// Keeps some room that nobody else can take, so that deleting works on a full disk.
+    pub(crate) async fn keep_reserve(&self) -> Result<(), Error> {
+        let place = &self.inner.place;
+        if place.length(path::RESERVE).await?.is_some() {
+            return Ok(());
+        }
+        // Bytes that no file system makes smaller.
+        let mut reserve = vec![0; RESERVE];
+        blake3::Hasher::new_keyed(&seal::random()).finalize_xof().fill(&mut reserve);
+        match place.put(path::RESERVE, reserve.into()).await {
+            Err(error) if error.is_full() => Ok(()),
+            kept => kept,
+        }
+    }
+
+    /// Gives that room up.
+    pub(crate) async fn release_reserve(&self) -> Result<(), Error> {
+        tracing::warn!(location = %self.location(), "it is full: giving up the reserve, so that something can be deleted");
+        self.inner.place.delete(path::RESERVE).await
     }
 
     /// Reads the heads of all domains: what is wrong here shows now, and the epoch is known.
@@ -225,8 +281,13 @@ impl Repository {
     }
 
     /// Forgets a backup: a head with a tombstone. Its chunks stay until prune. It is no error if it is forgotten already.
+    ///
+    /// Errors: somebody holds it.
     pub async fn remove_backup(&self, domain: DomainId, backup: BackupId, now_ms: u64) -> Result<(), Error> {
         self.commit(domain, |state| {
+            if let Some(hold) = state.records.get(&backup).and_then(|stored| stored.holds.first()) {
+                return Err(Error::Held { backup, name: hold.name.clone(), reason: hold.reason.clone() });
+            }
             let is_here = state.backups.contains_key(&backup);
             Ok(is_here.then(|| Change { removed: vec![(backup, now_ms)], ..Change::default() }))
         })

@@ -77,6 +77,15 @@ impl Tree {
         self.find(items, level, (node.start, node.end), offset)
     }
 
+    /// The hashes that a list, or the root, holds.
+    pub(crate) fn hashes(&self, items: &[u8]) -> Result<Vec<ChunkHash>, Malformed> {
+        let width = self.cut.width();
+        if !items.len().is_multiple_of(width) {
+            return Err(Malformed("a list does not hold whole items"));
+        }
+        Ok(items.chunks_exact(width).filter_map(|item| item.first_chunk().copied().map(ChunkHash)).collect())
+    }
+
     fn find(&self, items: &[u8], level: u32, (start, end): (u64, u64), offset: u64) -> Result<Node, Malformed> {
         if !items.len().is_multiple_of(self.cut.width()) {
             return Err(Malformed("a list does not hold whole items"));

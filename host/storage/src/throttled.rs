@@ -73,6 +73,14 @@ impl Storage for Throttled {
         self.inner.delete(path).await
     }
 
+    async fn written_ms(&self, path: &str) -> Result<Option<u64>, Error> {
+        self.inner.written_ms(path).await
+    }
+
+    async fn clock_ms(&self) -> Result<Option<u64>, Error> {
+        self.inner.clock_ms().await
+    }
+
     fn traits(&self) -> Traits {
         self.inner.traits()
     }

@@ -64,7 +64,7 @@ impl DomainState {
     fn digest_of(&self, domain: DomainId, path: &str) -> Option<Digest> {
         use crate::format::path;
         let pack = path::pack_digest(domain, path).filter(|pack| self.is_live(pack));
-        let index = path::index_digest(domain, path).filter(|index| self.indexes.contains_key(index));
+        let index = path::index_digest(domain, path).filter(|index| self.is_index_live(index));
         pack.or(index).or_else(|| self.object(path).map(|(_, digest)| digest))
     }
 }

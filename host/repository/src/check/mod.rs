@@ -7,9 +7,11 @@
 mod heal;
 mod losses;
 mod packs;
+mod refs;
 mod structure;
 
 pub use heal::Healed;
+pub use refs::Difference;
 
 use std::borrow::Cow;
 

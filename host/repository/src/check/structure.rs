@@ -28,7 +28,9 @@ impl Repository {
         progress: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<Structure, Error> {
         let state = self.state(domain).await?;
-        let objects = state.all_objects(domain);
+        let mut objects = state.all_objects(domain);
+        // What is condemned is needed by nothing, and may be gone already.
+        objects.retain(|(_, _, digest)| !state.is_condemned(digest));
         let mut seen = Structure {
             objects: objects.len() as u64,
             bytes: objects.iter().map(|(_, length, _)| length).sum(),

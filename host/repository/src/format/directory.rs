@@ -2,7 +2,7 @@
 
 use super::Malformed;
 use super::cbor::{Extra, MapReader, MapWriter, Reader, Value, structure};
-use crate::{BackupId, BackupRecord, Verification};
+use crate::{BackupId, BackupRecord, Hold, Verification};
 
 structure! {
     /// The change that one head makes to the directory.
@@ -11,9 +11,6 @@ structure! {
         2 deleted: Vec<(BackupId, u64)>,
     }
 }
-
-/// A person's pin on a backup: name, reason, milliseconds since 1970.
-pub(crate) type Hold = (String, String, u64);
 
 /// A backup's record with the facts that this version keeps but does not show.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +98,16 @@ impl Value for StoredRecord {
     }
 }
 
+impl Value for Hold {
+    fn put(&self, out: &mut Vec<u8>) {
+        (self.name.clone(), self.reason.clone(), self.at_ms).put(out);
+    }
+    fn take(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let (name, reason, at_ms) = Value::take(reader)?;
+        Ok(Self { name, reason, at_ms })
+    }
+}
+
 impl Value for Verification {
     fn put(&self, out: &mut Vec<u8>) {
         (self.level.clone(), self.target.clone(), self.at_ms, self.passed, self.detail.clone()).put(out);
@@ -173,7 +180,7 @@ mod tests {
     #[test]
     fn a_new_record_keeps_holds_losses_and_unknown_facts() {
         let mut bytes = cbor::encode(&StoredRecord {
-            holds: vec![("h".into(), "r".into(), 1)],
+            holds: vec![Hold { name: "h".into(), reason: "r".into(), at_ms: 1 }],
             losses: vec!["l".into()],
             ..StoredRecord::replacing(record(), None)
         });

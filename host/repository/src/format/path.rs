@@ -4,8 +4,12 @@ use crate::{BackupId, Digest, DomainId};
 
 pub(crate) const REPOSITORY: &str = "repository.json";
 pub(crate) const RECOVER: &str = "RECOVER.txt";
+/// Bytes that mean nothing: room to be given up when something must be deleted and there is none.
+pub(crate) const RESERVE: &str = "reserve";
 pub(crate) const KEYRING: &str = "keyring/";
 pub(crate) const DOMAINS: &str = "domains/";
+/// The folder of components.
+pub(crate) const COMPONENTS: &str = "plugins/";
 /// The path bound into the signature of the keyring that lies in the data directory.
 pub(crate) const LOCAL_KEYRING: &str = "keyring";
 
@@ -30,7 +34,7 @@ pub(crate) fn keyring_generation(path: &str) -> Option<u64> {
 }
 
 pub(crate) fn component(digest: Digest) -> String {
-    format!("plugins/{digest}")
+    format!("{COMPONENTS}{digest}")
 }
 
 pub(crate) fn pack(domain: DomainId, digest: Digest) -> String {
@@ -39,6 +43,12 @@ pub(crate) fn pack(domain: DomainId, digest: Digest) -> String {
 
 pub(crate) fn index(domain: DomainId, digest: Digest) -> String {
     format!("{}{digest}", indexes(domain))
+}
+
+/// The digest that a component's path names.
+pub(crate) fn component_digest(path: &str) -> Option<Digest> {
+    let digest = path.strip_prefix(COMPONENTS)?.parse().ok()?;
+    (component(digest) == path).then_some(digest)
 }
 
 /// The digest that a pack's path names.
@@ -73,6 +83,11 @@ pub(crate) fn domain(domain: DomainId) -> String {
     format!("domains/{domain}/")
 }
 
+/// The folder of all backups' own objects.
+pub(crate) fn backups(domain: DomainId) -> String {
+    format!("domains/{domain}/backups/")
+}
+
 /// The folder of a backup's own objects.
 pub(crate) fn backup(domain: DomainId, backup: BackupId) -> String {
     format!("domains/{domain}/backups/{backup}/")
@@ -105,9 +120,22 @@ pub(crate) fn keys_generation(domain: DomainId, path: &str) -> Option<(BackupId,
     (keys(domain, id, generation) == path).then_some((id, generation))
 }
 
-/// The folder of all backups' own objects.
-pub(crate) fn backups(domain: DomainId) -> String {
-    format!("domains/{domain}/backups/")
+/// The backup whose own object lies at a path, and the object's name: `manifest`, `refs.<part>` or `keys.<generation>`.
+pub(crate) fn backup_object(domain: DomainId, path: &str) -> Option<(BackupId, &str)> {
+    let (id, name) = path.strip_prefix(&backups(domain))?.split_once('/')?;
+    let is_ours = match name.split_once('.') {
+        None => name == "manifest",
+        Some((kind @ ("refs" | "keys"), number)) => {
+            number.parse::<u64>().is_ok_and(|parsed| format!("{kind}.{parsed}") == name)
+        }
+        Some(_) => false,
+    };
+    is_ours.then_some((id.parse().ok()?, name))
+}
+
+/// The backup whose refs lie at a path.
+pub(crate) fn refs_backup(domain: DomainId, path: &str) -> Option<BackupId> {
+    backup_object(domain, path).filter(|(_, name)| name.starts_with("refs.")).map(|(backup, _)| backup)
 }
 
 pub(crate) fn heads(domain: DomainId) -> String {
@@ -140,6 +168,16 @@ mod tests {
         assert_eq!(head_sequence(domain, &head(domain, u64::MAX)), Some(u64::MAX));
         assert_eq!(head_sequence(domain, &format!("{}+0000000000000ff", heads(domain))), None);
         assert_eq!(keys(domain, backup, 3), format!("domains/{}/backups/{}/keys.3", "ab".repeat(16), "cd".repeat(16)));
+        assert_eq!(backup_object(domain, &manifest(domain, backup)), Some((backup, "manifest")));
+        assert_eq!(backup_object(domain, &keys(domain, backup, 3)), Some((backup, "keys.3")));
+        assert_eq!(refs_backup(domain, &refs(domain, backup, 12)), Some(backup));
+        assert_eq!(refs_backup(domain, &keys(domain, backup, 3)), None);
+        for other in ["refs.01", "refs.x", "notes", "manifest.1", "deep/manifest"] {
+            let path = manifest(domain, backup).replace("manifest", other);
+            assert_eq!(backup_object(domain, &path), None, "{other}");
+        }
+        assert_eq!(component_digest(&component(digest)), Some(digest));
+        assert_eq!(component_digest("plugins/notes"), None);
         assert_eq!(signature_generation("keyring/7.sig"), Some(7));
         assert_eq!(signature_generation("keyring/07.sig"), None);
         let listed = ["keyring/7.age", "keyring/7.sig", "keyring/07.age", "keyring/x.age", "keyring/7"];

@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::chain::{self, CHECKPOINT_EVERY};
-use super::{DomainState, read_on};
-use crate::clock::now_ms;
+use super::{DomainState, Tip, read_on};
 use crate::envelope::seal_envelope;
 use crate::format::directory::{DirectoryChange, StoredRecord};
 use crate::format::head::{COMPATIBLE_KNOWN, Committed, Head, Object};
 use crate::format::{Kind, cbor, path};
 use crate::keyring::Keyring;
+use crate::prune::WORK_MS_MAX;
 use crate::repository::Repository;
 use crate::{BackupId, Digest, DomainId, Error};
 
@@ -34,52 +34,120 @@ pub(crate) struct Change {
     pub(crate) relied_on: BTreeSet<Digest>,
     /// Feature bits that readers of its backups must know.
     pub(crate) incompatible: u64,
+    /// Objects condemned, and when.
+    pub(crate) condemned: Vec<(Digest, u64)>,
+    /// When the work began whose objects this head names first.
+    pub(crate) began_ms: Option<u64>,
+}
+
+impl Change {
+    /// Whether room comes of it, now or later: such a head must fit also where there is none.
+    fn frees(&self) -> bool {
+        !(self.removed.is_empty() && self.condemned.is_empty() && self.dropped.is_empty())
+    }
 }
 
 impl Repository {
     /// Commits what `change` says of the newest state: `None` if there is nothing to do any more. It is asked again after a lost race.
     ///
-    /// Errors: a higher epoch; a pack relied on is condemned; the store does not answer.
+    /// Errors: a higher epoch; something that it relies on is condemned; its work took too long; the store does not answer.
     pub(crate) async fn commit(
         &self,
         domain: DomainId,
         change: impl Fn(&DomainState) -> Result<Option<Change>, Error> + Send + Sync,
     ) -> Result<(), Error> {
         self.writable()?;
-        let keyring = self.inner.keyring.current();
         let cell = self.cell(domain);
         let mut state = cell.heads.lock().await;
         loop {
-            read_on(&self.inner.place, &keyring, domain, Arc::make_mut(&mut state)).await?;
-            let own = self.inner.epoch.load(Ordering::Acquire);
-            if state.epoch > own {
-                return Err(Error::Superseded { domain, found: state.epoch, own });
-            }
+            self.read_own(domain, &mut state).await?;
             let Some(change) = change(&state)? else { return Ok(()) };
-            if let Some(pack) = change.relied_on.iter().find(|pack| !state.is_live(pack)) {
-                return Err(Error::Condemned { pack: *pack });
-            }
-            let sequence = state.next_sequence();
-            self.inner.locks.extend(&self.inner.place, &keyring, domain, &state, &change).await?;
-            let bytes = self.seal_head(&keyring, domain, &state, change, own)?;
-            // Read before it is written: a head that we could not read ourselves must never become the newest one.
-            let mut next = DomainState::clone(&state);
-            chain::apply(&keyring, domain, &mut next, sequence, bytes.clone())?;
-            if self.put_head(&keyring, domain, sequence, bytes).await? {
-                *state = Arc::new(next);
+            if self.put_change(domain, &mut state, change).await? {
                 return Ok(());
             }
         }
     }
 
-    /// Makes the next head's bytes.
+    /// Commits `change` if `tip` is still the newest head: `false` if another one is.
+    ///
+    /// Errors: those of [`Self::commit`].
+    pub(crate) async fn commit_upon(&self, domain: DomainId, tip: Option<Tip>, change: Change) -> Result<bool, Error> {
+        self.writable()?;
+        let cell = self.cell(domain);
+        let mut state = cell.heads.lock().await;
+        self.read_own(domain, &mut state).await?;
+        Ok(state.tip == tip && self.put_change(domain, &mut state, change).await?)
+    }
+
+    /// Reads the newest heads. A domain that was taken over is refused.
+    async fn read_own(&self, domain: DomainId, state: &mut Arc<DomainState>) -> Result<(), Error> {
+        let keyring = self.inner.keyring.current();
+        read_on(&self.inner.place, &keyring, domain, Arc::make_mut(state)).await?;
+        self.must_be_ours(domain, state)
+    }
+
+    /// Refuses a domain whose epoch is above ours.
+    pub(crate) fn must_be_ours(&self, domain: DomainId, state: &DomainState) -> Result<(), Error> {
+        let own = self.inner.epoch.load(Ordering::Acquire);
+        if state.epoch > own { Err(Error::Superseded { domain, found: state.epoch, own }) } else { Ok(()) }
+    }
+
+    /// Puts the next head: `false` if another writer's is in its place.
+    async fn put_change(&self, domain: DomainId, state: &mut Arc<DomainState>, change: Change) -> Result<bool, Error> {
+        self.must_hold(state, &change)?;
+        let (keyring, frees) = (self.inner.keyring.current(), change.frees());
+        self.inner.locks.extend(&self.inner.place, &keyring, domain, state, &change).await?;
+        let mut is_tight = false;
+        loop {
+            let sequence = state.next_sequence();
+            let bytes = self.seal_head(&keyring, domain, state, change.clone(), is_tight)?;
+            // Read before it is written: a head that we could not read ourselves must never become the newest one.
+            let mut next = DomainState::clone(state);
+            chain::apply(&keyring, domain, &mut next, sequence, bytes.clone())?;
+            match self.put_head(&keyring, domain, sequence, bytes).await {
+                Ok(true) => {
+                    *state = Arc::new(next);
+                    return Ok(true);
+                }
+                // What frees room must not fail for want of it.
+                Err(error) if frees && !is_tight && error.is_full() => {
+                    self.release_reserve().await?;
+                    is_tight = true;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Whether all that a change needs is there to stay.
+    fn must_hold(&self, state: &DomainState, change: &Change) -> Result<(), Error> {
+        let began_ms = change.began_ms.unwrap_or(u64::MAX);
+        if self.now_ms() > began_ms.saturating_add(WORK_MS_MAX) {
+            return Err(Error::TooLate { began_ms });
+        }
+        if let Some(pack) = change.relied_on.iter().find(|pack| !state.is_live(pack)) {
+            return Err(Error::Condemned { object: *pack });
+        }
+        let added: BTreeSet<Digest> = change.added.iter().map(|(_, _, digest)| *digest).collect();
+        // Whoever deletes it may be about to: what was condemned never comes back under its name.
+        if let Some(object) = added.iter().find(|object| state.is_condemned(object)) {
+            return Err(Error::Condemned { object: *object });
+        }
+        let needed = change.committed.iter().flat_map(|(_, indexes, _)| indexes);
+        match needed.into_iter().find(|index| !state.is_index_live(index) && !added.contains(index)) {
+            Some(index) => Err(Error::Condemned { object: *index }),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the next head's bytes; where room is tight, no checkpoint.
     fn seal_head(
         &self,
         keyring: &Keyring,
         domain: DomainId,
         state: &DomainState,
         change: Change,
-        epoch: u64,
+        is_tight: bool,
     ) -> Result<Bytes, Error> {
         let sequence = state.next_sequence();
         let path = path::head(domain, sequence);
@@ -91,14 +159,14 @@ impl Repository {
         let plain = Head {
             sequence,
             previous: state.tip.map(|tip| tip.digest),
-            epoch,
-            writer: self.inner.writer,
-            written_ms: now_ms(),
+            epoch: self.inner.epoch.load(Ordering::Acquire),
+            writer: self.writer(),
+            written_ms: self.now_ms(),
             incompatible: change.incompatible,
             compatible: 0,
             checkpoint: false,
             added: change.added,
-            condemned: Vec::new(),
+            condemned: change.condemned,
             removed: change.dropped,
             keyring: keyring.generation(),
             committed: change.committed,
@@ -110,7 +178,7 @@ impl Repository {
         let seal = |head: &Head, directory: &DirectoryChange| {
             seal_envelope(Kind::Head, &path, head, Some((key.index_key(), &cbor::encode(directory))), keyring)
         };
-        if sequence > 0 && sequence.is_multiple_of(CHECKPOINT_EVERY) {
+        if !is_tight && sequence > 0 && sequence.is_multiple_of(CHECKPOINT_EVERY) {
             let (head, directory) = checkpoint(domain, state, plain.clone(), directory.clone());
             let bytes = seal(&head, &directory);
             if bytes.len() <= CHECKPOINT_MAX {

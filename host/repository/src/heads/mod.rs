@@ -6,4 +6,4 @@ mod state;
 
 pub(crate) use chain::{CHECKPOINT_EVERY, read_on};
 pub(crate) use commit::Change;
-pub(crate) use state::{DomainState, LiveBackup};
+pub(crate) use state::{DomainState, LiveBackup, Tip};

@@ -41,7 +41,7 @@ pub(crate) struct DomainState {
     pub(crate) indexes: BTreeMap<Digest, u64>,
     /// Every other object that is present.
     objects: BTreeMap<String, (u64, Digest)>,
-    /// Packs that will be deleted, since when.
+    /// Objects of any kind that will be deleted, since when.
     condemned: HashMap<Digest, u64>,
     pub(crate) backups: BTreeMap<BackupId, LiveBackup>,
     pub(crate) records: BTreeMap<BackupId, StoredRecord>,
@@ -55,6 +55,30 @@ impl DomainState {
     /// A pack that may be relied on: present, and not going to be deleted.
     pub(crate) fn is_live(&self, pack: &Digest) -> bool {
         self.packs.contains_key(pack) && !self.condemned.contains_key(pack)
+    }
+
+    /// An index that may be relied on.
+    pub(crate) fn is_index_live(&self, index: &Digest) -> bool {
+        self.indexes.contains_key(index) && !self.condemned.contains_key(index)
+    }
+
+    /// Whether an object is going to be deleted.
+    pub(crate) fn is_condemned(&self, digest: &Digest) -> bool {
+        self.condemned.contains_key(digest)
+    }
+
+    /// Since when objects are condemned, by digest.
+    pub(crate) fn condemned(&self) -> &HashMap<Digest, u64> {
+        &self.condemned
+    }
+
+    pub(crate) fn live_indexes(&self) -> impl Iterator<Item = &Digest> {
+        self.indexes.keys().filter(|index| !self.condemned.contains_key(index))
+    }
+
+    /// Packs that are present, condemned ones too.
+    pub(crate) fn packs(&self) -> impl Iterator<Item = &Digest> {
+        self.packs.keys()
     }
 
     pub(crate) fn pack_length(&self, pack: &Digest) -> Option<u64> {
@@ -76,14 +100,14 @@ impl DomainState {
         from.take_while(move |(path, _)| path.starts_with(&prefix))
     }
 
-    /// Whether the heads name this object.
+    /// Whether the heads name this object, and it is not going to be deleted.
     pub(crate) fn has(&self, domain: DomainId, (path, _, digest): &Object) -> bool {
         if path::pack_digest(domain, path).is_some() {
             self.is_live(digest)
         } else if path::index_digest(domain, path).is_some() {
-            self.indexes.contains_key(digest)
+            self.is_index_live(digest)
         } else {
-            self.objects.get(path).is_some_and(|(_, present)| present == digest)
+            self.objects.get(path).is_some_and(|(_, present)| present == digest) && !self.is_condemned(digest)
         }
     }
 
@@ -139,8 +163,9 @@ impl DomainState {
                 self.condemned.remove(&pack);
             } else if let Some(index) = path::index_digest(domain, &path) {
                 self.indexes.remove(&index);
-            } else {
-                self.objects.remove(&path);
+                self.condemned.remove(&index);
+            } else if let Some((_, digest)) = self.objects.remove(&path) {
+                self.condemned.remove(&digest);
             }
         }
         for (backup, indexes, keys) in head.committed {

@@ -8,6 +8,7 @@ mod entry;
 mod open;
 mod part;
 mod plan;
+mod reach;
 mod table;
 mod walk;
 mod windows;

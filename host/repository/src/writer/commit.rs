@@ -2,6 +2,7 @@
 //!
 //! Each object is durable before one that needs it is written; a kill in between leaves garbage, never a broken backup.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +12,6 @@ use super::BackupWriter;
 use super::packer::Packed;
 use super::table::{self, Table};
 use crate::chunk::ChunkId;
-use crate::clock::now_ms;
 use crate::envelope::seal_envelope;
 use crate::format::cbor::{self, Blob};
 use crate::format::directory::StoredRecord;
@@ -22,6 +22,7 @@ use crate::format::refs::Refs;
 use crate::format::{Kind, path};
 use crate::heads::Change;
 use crate::keyring::Keyring;
+use crate::repack::Reliance;
 use crate::repository::Repository;
 use crate::slots::seal_keys;
 use crate::{BackupRecord, Digest, Error};
@@ -73,7 +74,11 @@ impl BackupWriter {
         let mut indexes = settled.indexes;
         indexes.extend(self.put_indexes(&keyring, &mut written, &settled.packed).await?);
         let indexes: Vec<_> = indexes.into_iter().collect();
-        let (relied_on, incompatible) = (settled.relied_on, settled.incompatible);
+        let mut reliance = Reliance {
+            packs: settled.relied_on,
+            indexes: indexes.iter().copied().collect(),
+            incompatible: settled.incompatible,
+        };
         self.put_refs(&keyring, &mut written, settled.added, settled.adopted).await?;
         let mut slots = self.put_keys(FIRST_KEYS).await?;
         let record = self.complete(record, &table);
@@ -82,27 +87,41 @@ impl BackupWriter {
         let own: u64 = written.objects.iter().map(|(_, length, _)| length).sum();
         let record = BackupRecord { stored_bytes: own + slots.object.1, ..record };
         written.objects.extend(component);
-        let change = Change {
+        let mut change = Change {
             added: written.objects,
             records: vec![StoredRecord::replacing(record.clone(), None)],
-            relied_on,
-            incompatible,
+            began_ms: Some(self.began_ms),
             ..Change::default()
         };
         loop {
             self.repository.publish_new_keyring().await?;
-            match self.put_head(&change, &indexes, &slots).await {
+            change.relied_on.clone_from(&reliance.packs);
+            change.incompatible = reliance.incompatible;
+            match self.put_head(&change, &reliance.indexes, &slots).await {
                 // Slots by a former keyring would be missed by the rotation that came meanwhile.
                 Err(Error::KeysRotated { .. }) => slots = self.put_keys(slots.generation + 1).await?,
-                committed => return committed.map(|()| record),
+                // A prune moved what this backup found known: it is taken from its new place, if it has one.
+                Err(Error::Condemned { object }) => {
+                    let own = &change.added;
+                    let again = self.repository.rely_again(domain, own).await?.ok_or(Error::Condemned { object })?;
+                    reliance = Reliance { incompatible: reliance.incompatible | again.incompatible, ..again };
+                }
+                committed => {
+                    committed?;
+                    break;
+                }
             }
         }
+        if let Some(component) = self.plan.component.as_deref() {
+            self.repository.look_after_component(record.component, async { Ok(component.to_vec()) }).await;
+        }
+        Ok(record)
     }
 
-    async fn put_head(&self, change: &Change, indexes: &[Digest], slots: &Slots) -> Result<(), Error> {
+    async fn put_head(&self, change: &Change, indexes: &BTreeSet<Digest>, slots: &Slots) -> Result<(), Error> {
         let (domain, backup) = (self.plan.domain, self.plan.backup);
         self.repository
-            .commit(domain, |state| {
+            .commit(self.plan.domain, |state| {
                 if state.backups.contains_key(&backup) {
                     return Err(Error::BackupExists { backup });
                 }
@@ -113,7 +132,7 @@ impl BackupWriter {
                 let objects = change.added.iter().chain([&slots.object]);
                 Ok(Some(Change {
                     added: objects.filter(|object| !state.has(domain, object)).cloned().collect(),
-                    committed: vec![(backup, indexes.to_vec(), slots.generation)],
+                    committed: vec![(backup, indexes.iter().copied().collect(), slots.generation)],
                     ..change.clone()
                 }))
             })
@@ -122,7 +141,7 @@ impl BackupWriter {
 
     /// The record with what only the writer knows; stored bytes come last.
     fn complete(&self, record: BackupRecord, table: &Table) -> BackupRecord {
-        let finished_ms = if record.finished_ms == 0 { now_ms() } else { record.finished_ms };
+        let finished_ms = if record.finished_ms == 0 { self.repository.now_ms() } else { record.finished_ms };
         BackupRecord {
             backup: self.plan.backup,
             component: Digest::of(self.plan.component.as_deref().unwrap_or_default()),

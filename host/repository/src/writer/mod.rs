@@ -35,6 +35,8 @@ pub struct BackupWriter {
     repository: Repository,
     plan: BackupPlan,
     data_key: Secret,
+    /// Milliseconds since 1970; before anything was stored.
+    began_ms: u64,
     pipeline: Arc<Pipeline>,
     entries: Arc<Entries>,
 }
@@ -67,6 +69,7 @@ impl Repository {
     /// Errors: the backup exists; the keyring has no such domain; the repository was opened for reading.
     pub async fn begin_backup(&self, plan: BackupPlan) -> Result<BackupWriter, Error> {
         self.writable()?;
+        let began_ms = self.now_ms();
         let state = self.state(plan.domain).await?;
         if state.backups.contains_key(&plan.backup) {
             return Err(Error::BackupExists { backup: plan.backup });
@@ -81,6 +84,7 @@ impl Repository {
             repository: self.clone(),
             plan,
             data_key: Secret::random(),
+            began_ms,
             pipeline: Arc::new(pipeline),
             entries: Arc::default(),
         })

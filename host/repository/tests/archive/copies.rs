@@ -43,7 +43,8 @@ fn a_copy_alone_and_a_kit_bring_everything_back() {
         let before = there.storage.objects.lock().unwrap().clone();
         let keyring = SharedKeyring::new(recovered);
         let repository = Repository::open_read_only(there.storage.clone(), keyring.clone()).await.unwrap();
-        let reborn = Appliance { storage: there.storage.clone(), keyring, repository, domain: here.domain };
+        let reborn =
+            Appliance { storage: there.storage.clone(), keyring, repository, domain: here.domain, writer: here.writer };
         assert_eq!(reborn.repository.backups(reborn.domain).await.unwrap(), std::slice::from_ref(&second));
         assert!(reborn.holds(&second, &contents).await.unwrap());
         assert!(reborn.repository.open_backup(reborn.domain, first.backup).await.is_err());

@@ -259,7 +259,8 @@ fn a_tenant_opens_its_own_backups_and_nothing_else() {
         assert!(opened.is_tenants() && opened.domains() == [here.domain]);
         let keyring = SharedKeyring::new(opened);
         let repository = Repository::open_read_only(here.storage.copy(), keyring.clone()).await.unwrap();
-        let tenant = Appliance { storage: here.storage.copy(), keyring, repository, domain: here.domain };
+        let (storage, domain) = (here.storage.copy(), here.domain);
+        let tenant = Appliance { storage, keyring, repository, domain, writer: here.writer };
         assert!(tenant.holds(&before, &files(1)).await.unwrap() && tenant.holds(&after, &tiny(3)).await.unwrap());
         assert!(tenant.repository.backups(other).await.is_err());
 

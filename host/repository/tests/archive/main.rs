@@ -9,6 +9,8 @@ mod deltas;
 mod faults;
 mod keys;
 mod memory;
+mod model;
 mod parts;
+mod prune;
 mod round_trip;
 mod setting;

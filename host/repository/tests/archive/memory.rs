@@ -22,6 +22,12 @@ pub struct Memory {
     answers_are_lost: AtomicBool,
     /// Listings do not show the newest heads.
     pub listing_lags: AtomicBool,
+    /// The only clock: of this place, and of whoever works with it. Milliseconds since 1970.
+    now_ms: AtomicU64,
+    /// When objects were put.
+    written: Mutex<BTreeMap<String, u64>>,
+    /// Bytes for which there is room.
+    pub room: AtomicU64,
     /// Bytes that were put.
     pub sent: AtomicU64,
     /// How long putting an object takes.
@@ -37,7 +43,35 @@ impl Memory {
     pub fn new() -> Arc<Self> {
         let memory = Self::default();
         memory.allowed.store(u64::MAX, Ordering::SeqCst);
+        memory.room.store(u64::MAX, Ordering::SeqCst);
+        memory.now_ms.store(1_700_000_000_000, Ordering::SeqCst);
         Arc::new(memory)
+    }
+
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms.load(Ordering::SeqCst)
+    }
+
+    /// Lets time go by.
+    pub fn wait(&self, milliseconds: u64) {
+        self.now_ms.fetch_add(milliseconds, Ordering::SeqCst);
+    }
+
+    /// Bytes that lie here.
+    pub fn bytes(&self) -> u64 {
+        self.objects.lock().unwrap().values().map(|bytes| bytes.len() as u64).sum()
+    }
+
+    /// Takes a write, if there is room.
+    fn write(&self, objects: &mut BTreeMap<String, Bytes>, attempt: Attempt, bytes: Bytes) -> Result<(), Error> {
+        let others = objects.iter().filter(|(path, _)| **path != attempt.path);
+        let used: u64 = others.map(|(_, bytes)| bytes.len() as u64).sum();
+        if used + bytes.len() as u64 > self.room.load(Ordering::SeqCst) {
+            return Err(Error::Full { attempt, detail: "no room".into() });
+        }
+        self.written.lock().unwrap().insert(attempt.path.clone(), self.now_ms());
+        objects.insert(attempt.path, bytes);
+        Ok(())
     }
 
     /// Cuts the place off after so many more operations.
@@ -77,6 +111,8 @@ impl Memory {
     pub fn copy(&self) -> Arc<Self> {
         let copy = Self::new();
         *copy.objects.lock().unwrap() = self.objects.lock().unwrap().clone();
+        *copy.written.lock().unwrap() = self.written.lock().unwrap().clone();
+        copy.now_ms.store(self.now_ms(), Ordering::SeqCst);
         copy
     }
 
@@ -119,18 +155,19 @@ impl Storage for Memory {
         let packs = self.packs.fetch_add(is_pack, Ordering::SeqCst) + is_pack;
         self.packs_at_once.fetch_max(packs, Ordering::SeqCst);
         let slowness = *self.slowness.lock().unwrap();
-        tokio::time::sleep(slowness).await;
+        // Even no sleep at all would last until the next tick.
+        if !slowness.is_zero() {
+            tokio::time::sleep(slowness).await;
+        }
         self.packs.fetch_sub(is_pack, Ordering::SeqCst);
-        self.operate(Operation::Put, path, |objects| {
-            objects.insert(path.to_owned(), bytes);
-            Ok(())
-        })
+        let attempt = Attempt::new(Operation::Put, path, self.location());
+        self.operate(Operation::Put, path, |objects| self.write(objects, attempt, bytes))
     }
     async fn put_if_absent(&self, path: &str, bytes: Bytes) -> Result<bool, Error> {
         self.operate(Operation::PutIfAbsent, path, |objects| {
             let is_absent = !objects.contains_key(path);
             if is_absent {
-                objects.insert(path.to_owned(), bytes);
+                self.write(objects, Attempt::new(Operation::PutIfAbsent, path, self.location()), bytes)?;
             }
             Ok(is_absent)
         })
@@ -154,6 +191,15 @@ impl Storage for Memory {
             objects.remove(path);
             Ok(())
         })
+    }
+    async fn written_ms(&self, path: &str) -> Result<Option<u64>, Error> {
+        self.operate(Operation::Head, path, |objects| {
+            let written = self.written.lock().unwrap().get(path).copied();
+            Ok(written.filter(|_| objects.contains_key(path)))
+        })
+    }
+    async fn clock_ms(&self) -> Result<Option<u64>, Error> {
+        self.operate(Operation::Head, "", |_| Ok(Some(self.now_ms())))
     }
     fn traits(&self) -> Traits {
         Traits { conditional_writes: true }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use holdfast_repository::{
-    BackupId, BackupPlan, BackupReader, BackupRecord, BackupWriter, Compression, ContentClass, DomainId, Entry,
-    EntryKind, Error, InstanceId, Keyring, Repository, SharedKeyring,
+    BackupId, BackupPlan, BackupReader, BackupRecord, BackupWriter, Clock, Compression, ContentClass, DomainId, Entry,
+    EntryKind, Error, InstanceId, Keyring, Repository, SharedKeyring, WriterId,
 };
 
 use crate::memory::Memory;
@@ -30,6 +30,7 @@ pub struct Appliance {
     pub keyring: SharedKeyring,
     pub repository: Repository,
     pub domain: DomainId,
+    pub writer: WriterId,
 }
 
 impl Appliance {
@@ -42,9 +43,15 @@ impl Appliance {
     }
 
     pub async fn at(storage: Arc<Memory>, keyring: SharedKeyring) -> Result<Self, Error> {
+        Self::writing_as(WriterId::random(), storage, keyring).await
+    }
+
+    async fn writing_as(writer: WriterId, storage: Arc<Memory>, keyring: SharedKeyring) -> Result<Self, Error> {
         let repository = Repository::open_or_create(storage.clone(), keyring.clone()).await?;
+        let clock = storage.clone();
+        let repository = repository.with_writer(writer).with_clock(Clock::of(move || clock.now_ms()));
         let domain = keyring.current().domain_of("acme").unwrap();
-        Ok(Self { storage, keyring, repository, domain })
+        Ok(Self { storage, keyring, repository, domain, writer })
     }
 
     /// The same appliance after a restart.
@@ -52,9 +59,9 @@ impl Appliance {
         Self::at(self.storage.clone(), self.keyring.clone()).await.unwrap()
     }
 
-    /// An appliance on a copy of what this one stored.
+    /// The same appliance, knowing itself for the same, on a copy of the place.
     pub async fn copy(&self) -> Self {
-        Self::at(self.storage.copy(), self.keyring.clone()).await.unwrap()
+        Self::writing_as(self.writer, self.storage.copy(), self.keyring.clone()).await.unwrap()
     }
 
     pub async fn begin(&self) -> Result<BackupWriter, Error> {

@@ -1,0 +1,385 @@
+//! Which copy of each chunk is needed: all records of a domain's indexes, of which those that live backups need are marked.
+//!
+//! Of a chunk that lies in several packs one copy lives: the one of the least depth, so that a delta's base is never deeper than it was
+//! when the delta was made. What a marked copy is a delta to is marked too, whatever refs say: the index is a second opinion.
+//! About 56 bytes a record, while a prune runs.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use crate::Digest;
+use crate::chunk::ChunkId;
+use crate::format::index::{Index, NO_BASE};
+use crate::heads::DomainState;
+use crate::index::Location;
+
+/// All that is known of a domain's chunks.
+#[derive(Default)]
+pub(super) struct Census {
+    packs: Vec<PackSeen>,
+    numbers: HashMap<Digest, u32>,
+    indexes: Vec<IndexSeen>,
+    seen: HashSet<Digest>,
+    bases: Vec<ChunkId>,
+    /// Sorted by id and depth.
+    copies: Vec<Copy>,
+    /// Chunks that are needed and are nowhere.
+    lost: BTreeSet<ChunkId>,
+}
+
+/// One chunk in one pack.
+struct Copy {
+    id: ChunkId,
+    pack: u32,
+    offset: u32,
+    length: u32,
+    base: u32,
+    depth: u8,
+    lives: bool,
+}
+
+/// A pack that an index told of.
+pub(super) struct PackSeen {
+    pub(super) digest: Digest,
+    standing: Standing,
+    /// Numbers of the indexes that tell of it.
+    told_by: Vec<u32>,
+    /// Bytes of its chunks, and of those that live.
+    total: u64,
+    pub(super) live: u64,
+}
+
+/// Whether a pack's chunks can be had; the better the lower.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// Stored by this prune; no head may name it yet.
+    Fresh,
+    Present,
+    Condemned,
+    Absent,
+}
+
+struct IndexSeen {
+    digest: Digest,
+    packs: Vec<u32>,
+    is_fresh: bool,
+}
+
+impl Census {
+    /// Takes in what an index tells of packs that no other one told of.
+    pub(super) fn take(&mut self, digest: Digest, index: &Index, is_fresh: bool) {
+        let first_base = self.bases.len() as u32;
+        self.bases.extend(&index.bases);
+        let mut is_new = Vec::with_capacity(index.packs.len());
+        let mut packs = Vec::with_capacity(index.packs.len());
+        for pack in &index.packs {
+            let next = self.packs.len() as u32;
+            let number = *self.numbers.entry(*pack).or_insert(next);
+            is_new.push(number == next);
+            packs.push(number);
+            if number == next {
+                let standing = if is_fresh { Standing::Fresh } else { Standing::Absent };
+                self.packs.push(PackSeen { digest: *pack, standing, told_by: Vec::new(), total: 0, live: 0 });
+            }
+            self.packs[number as usize].told_by.push(self.indexes.len() as u32);
+        }
+        for record in index.records.iter().filter(|record| is_new[record.pack as usize]) {
+            let (pack, length) = (packs[record.pack as usize], record.length);
+            self.packs[pack as usize].total += u64::from(length);
+            let base = if record.base == NO_BASE { NO_BASE } else { first_base + record.base };
+            let (id, offset, depth) = (record.id, record.offset, record.depth);
+            self.copies.push(Copy { id, pack, offset, length, base, depth, lives: false });
+        }
+        self.seen.insert(digest);
+        self.indexes.push(IndexSeen { digest, packs, is_fresh });
+    }
+
+    /// Asks the heads which packs count. `false` if a copy that was marked cannot be had any more: all must be marked anew.
+    pub(super) fn heed(&mut self, state: &DomainState) -> bool {
+        self.copies.sort_unstable_by_key(|copy| (copy.id, copy.depth));
+        for pack in &mut self.packs {
+            pack.standing = match pack.standing {
+                Standing::Fresh => Standing::Fresh,
+                _ if state.is_live(&pack.digest) => Standing::Present,
+                _ if state.is_condemned(&pack.digest) => Standing::Condemned,
+                _ => Standing::Absent,
+            };
+        }
+        self.packs.iter().all(|pack| pack.live == 0 || pack.standing != Standing::Absent)
+    }
+
+    /// Nothing is marked any more.
+    pub(super) fn forget_marks(&mut self) {
+        self.copies.iter_mut().for_each(|copy| copy.lives = false);
+        self.packs.iter_mut().for_each(|pack| pack.live = 0);
+        self.lost.clear();
+    }
+
+    /// Marks a chunk that a live backup holds, and all that it is a delta to.
+    pub(super) fn mark(&mut self, id: ChunkId) {
+        let mut next = Some(id);
+        while let Some(id) = next {
+            let Some(best) = self.best(&id) else {
+                self.lost.insert(id);
+                return;
+            };
+            let copy = &mut self.copies[best];
+            if copy.lives {
+                return;
+            }
+            copy.lives = true;
+            self.packs[copy.pack as usize].live += u64::from(copy.length);
+            next = self.bases.get(copy.base as usize).copied();
+        }
+    }
+
+    /// The copy that lives, else the one to live: in a pack that stays, of the least depth, in a fresh pack if there is one.
+    fn best(&self, id: &ChunkId) -> Option<usize> {
+        let first = self.copies.partition_point(|copy| copy.id < *id);
+        let copies = self.copies[first..].iter().take_while(|copy| copy.id == *id).zip(first..);
+        let can_be_had = copies.filter(|(copy, _)| self.standing(copy) != Standing::Absent);
+        let rank = |copy: &Copy| {
+            let standing = self.standing(copy);
+            (!copy.lives, standing == Standing::Condemned, copy.depth, standing)
+        };
+        can_be_had.min_by_key(|(copy, _)| rank(copy)).map(|(_, number)| number)
+    }
+
+    fn standing(&self, copy: &Copy) -> Standing {
+        self.packs[copy.pack as usize].standing
+    }
+
+    /// Chunks that are needed and are in no pack that an index tells of. They are looked for again from here.
+    pub(super) fn take_lost(&mut self) -> BTreeSet<ChunkId> {
+        std::mem::take(&mut self.lost)
+    }
+
+    pub(super) fn knows(&self, pack: &Digest) -> bool {
+        self.numbers.contains_key(pack)
+    }
+
+    pub(super) fn has_index(&self, index: &Digest) -> bool {
+        self.seen.contains(index)
+    }
+
+    /// Whether a pack holds anything that is needed.
+    pub(super) fn lives(&self, pack: &Digest) -> bool {
+        self.numbers.get(pack).is_some_and(|number| self.packs[*number as usize].live > 0)
+    }
+
+    /// Packs that stay and hold nothing that is needed.
+    pub(super) fn dead(&self) -> impl Iterator<Item = &PackSeen> {
+        self.packs.iter().filter(|pack| pack.standing == Standing::Present && pack.live == 0)
+    }
+
+    /// Packs of whose bytes half or more are dead; and condemned ones in which something lives after all.
+    pub(super) fn half_dead(&self) -> impl Iterator<Item = &PackSeen> {
+        self.packs.iter().filter(|pack| match pack.standing {
+            Standing::Present => pack.live > 0 && pack.live * 2 <= pack.total,
+            Standing::Condemned => pack.live > 0,
+            Standing::Fresh | Standing::Absent => false,
+        })
+    }
+
+    /// What lives in some packs.
+    pub(super) fn living(&self, packs: &BTreeSet<Digest>) -> Vec<(ChunkId, Location)> {
+        let chosen = self.chosen(packs);
+        let living = self.copies.iter().filter(|copy| copy.lives && chosen[copy.pack as usize]);
+        living.map(|copy| (copy.id, self.location(copy))).collect()
+    }
+
+    /// Which of all packs, by their numbers, are among these.
+    fn chosen(&self, packs: &BTreeSet<Digest>) -> Vec<bool> {
+        self.packs.iter().map(|pack| packs.contains(&pack.digest)).collect()
+    }
+
+    fn location(&self, copy: &Copy) -> Location {
+        Location {
+            pack: self.packs[copy.pack as usize].digest,
+            index: self.index_of(copy.pack).unwrap_or(Digest::of(&[])),
+            offset: copy.offset,
+            length: copy.length,
+            base: self.bases.get(copy.base as usize).copied(),
+            depth: copy.depth,
+        }
+    }
+
+    /// Lets copies in fresh packs live in the place of those in `packs`.
+    pub(super) fn move_on(&mut self, packs: &BTreeSet<Digest>) {
+        let chosen = self.chosen(packs);
+        let mut moved = Vec::new();
+        for copy in self.copies.iter_mut().filter(|copy| copy.lives && chosen[copy.pack as usize]) {
+            copy.lives = false;
+            self.packs[copy.pack as usize].live -= u64::from(copy.length);
+            moved.push(copy.id);
+        }
+        moved.into_iter().for_each(|id| self.mark(id));
+    }
+
+    /// Indexes, of those that count, that tell of no pack but `condemned` ones and those that are not here.
+    pub(super) fn idle_indexes<'a>(
+        &'a self,
+        state: &'a DomainState,
+        condemned: &'a BTreeSet<Digest>,
+    ) -> impl Iterator<Item = Digest> + 'a {
+        let is_idle = |number: &u32| {
+            let pack = &self.packs[*number as usize];
+            pack.standing >= Standing::Condemned || condemned.contains(&pack.digest)
+        };
+        let idle = move |index: &&IndexSeen| {
+            !index.is_fresh && state.is_index_live(&index.digest) && index.packs.iter().all(is_idle)
+        };
+        self.indexes.iter().filter(idle).map(|index| index.digest)
+    }
+
+    /// Indexes that tell of any of these packs.
+    pub(super) fn telling_of(&self, packs: &BTreeSet<Digest>) -> BTreeSet<Digest> {
+        let numbers = packs.iter().filter_map(|pack| self.numbers.get(pack));
+        let told_by = numbers.flat_map(|number| &self.packs[*number as usize].told_by);
+        told_by.map(|index| self.indexes[*index as usize].digest).collect()
+    }
+
+    /// The index that tells of the copy that lives.
+    pub(super) fn index_of_living(&self, id: &ChunkId) -> Option<Digest> {
+        let best = self.best(id).filter(|best| self.copies[*best].lives)?;
+        self.index_of(self.copies[best].pack)
+    }
+
+    /// An index of a living pack is never idle, so any of them will do.
+    fn index_of(&self, pack: u32) -> Option<Digest> {
+        let index = self.packs[pack as usize].told_by.first()?;
+        Some(self.indexes[*index as usize].digest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::directory::DirectoryChange;
+    use crate::format::head::Head;
+    use crate::format::index::Record;
+    use crate::format::path;
+    use crate::{DomainId, WriterId};
+
+    const DOMAIN: DomainId = DomainId([0; 16]);
+
+    fn digest(number: u8) -> Digest {
+        Digest([number; 32])
+    }
+
+    fn id(number: u8) -> ChunkId {
+        ChunkId([number; 32])
+    }
+
+    /// Heads that name these packs, and these indexes, of which some are condemned.
+    fn state(packs: &[u8], indexes: &[u8], condemned: &[u8]) -> DomainState {
+        let packs = packs.iter().map(|pack| (path::pack(DOMAIN, digest(*pack)), 1, digest(*pack)));
+        let indexes = indexes.iter().map(|index| (path::index(DOMAIN, digest(*index)), 1, digest(*index)));
+        let head = Head {
+            sequence: 0,
+            previous: None,
+            epoch: 0,
+            writer: WriterId([0; 16]),
+            written_ms: 0,
+            incompatible: 0,
+            compatible: 0,
+            checkpoint: false,
+            added: packs.chain(indexes).collect(),
+            condemned: condemned.iter().map(|object| (digest(*object), 7)).collect(),
+            removed: Vec::new(),
+            keyring: 1,
+            committed: Vec::new(),
+            backups_removed: Vec::new(),
+            extra: Default::default(),
+        };
+        let change = DirectoryChange { records: Vec::new(), deleted: Vec::new(), extra: Default::default() };
+        let mut state = DomainState::default();
+        state.apply(DOMAIN, head, digest(0), change);
+        state
+    }
+
+    /// An index of one pack: chunks of 10 bytes, with what they are deltas to.
+    fn index(pack: u8, chunks: &[(u8, Option<(u8, u8)>)]) -> Index {
+        let mut index = Index { packs: vec![digest(pack)], ..Index::default() };
+        for (chunk, base) in chunks {
+            let number = index.bases.len() as u32;
+            index.bases.extend(base.map(|(base, _)| id(base)));
+            let (depth, base) = base.map_or((0, NO_BASE), |(_, depth)| (depth, number));
+            index.records.push(Record { id: id(*chunk), pack: 0, offset: 0, length: 10, depth, base });
+        }
+        index
+    }
+
+    fn packs<'a>(seen: impl Iterator<Item = &'a PackSeen>) -> Vec<Digest> {
+        seen.map(|pack| pack.digest).collect()
+    }
+
+    #[test]
+    fn what_a_living_delta_stands_on_lives() {
+        let mut census = Census::default();
+        census.take(digest(101), &index(1, &[(1, None), (9, None)]), false);
+        census.take(digest(102), &index(2, &[(2, Some((1, 1)))]), false);
+        census.take(digest(103), &index(3, &[(3, Some((2, 2)))]), false);
+        census.take(digest(104), &index(4, &[(4, Some((3, 3)))]), false);
+        assert!(census.heed(&state(&[1, 2, 3, 4], &[101, 102, 103, 104], &[])));
+        census.mark(id(3));
+        assert_eq!(packs(census.dead()), [digest(4)]);
+        assert_eq!(packs(census.half_dead()), [digest(1)], "chunk 9 is dead");
+        assert!(census.lives(&digest(2)) && census.take_lost().is_empty());
+    }
+
+    #[test]
+    fn of_several_copies_the_shallowest_lives() {
+        let mut census = Census::default();
+        census.take(digest(101), &index(1, &[(5, Some((6, 2)))]), false);
+        census.take(digest(102), &index(2, &[(5, None)]), false);
+        census.take(digest(103), &index(3, &[(6, None)]), false);
+        census.heed(&state(&[1, 2, 3], &[101, 102, 103], &[]));
+        census.mark(id(5));
+        assert_eq!(packs(census.dead()), [digest(1), digest(3)], "its base is not needed either");
+        assert_eq!(census.index_of_living(&id(5)), Some(digest(102)));
+    }
+
+    #[test]
+    fn what_lives_in_a_condemned_pack_alone_is_to_be_moved() {
+        let mut census = Census::default();
+        census.take(digest(101), &index(1, &[(1, None), (2, None)]), false);
+        census.take(digest(102), &index(2, &[(1, Some((2, 1)))]), false);
+        census.heed(&state(&[1, 2], &[101, 102], &[1]));
+        census.mark(id(1));
+        // The delta is in a pack that stays; its base is not.
+        assert_eq!(packs(census.half_dead()), [digest(1)]);
+        census.mark(id(3));
+        assert_eq!(census.take_lost(), BTreeSet::from([id(3)]));
+    }
+
+    #[test]
+    fn moved_chunks_live_in_fresh_packs_and_their_indexes_go() {
+        let mut census = Census::default();
+        census.take(digest(101), &index(1, &[(1, None), (2, None)]), false);
+        let state = state(&[1], &[101], &[]);
+        census.heed(&state);
+        census.mark(id(1));
+        let half_dead = BTreeSet::from([digest(1)]);
+        assert_eq!(census.living(&half_dead).len(), 1);
+        assert_eq!(census.idle_indexes(&state, &half_dead).collect::<Vec<_>>(), [digest(101)]);
+        assert_eq!(census.idle_indexes(&state, &BTreeSet::new()).count(), 0);
+        census.take(digest(109), &index(9, &[(1, None)]), true);
+        census.heed(&state);
+        census.move_on(&half_dead);
+        assert_eq!(packs(census.dead()), [digest(1)]);
+        assert_eq!(census.index_of_living(&id(1)), Some(digest(109)));
+        assert_eq!(census.telling_of(&half_dead), BTreeSet::from([digest(101)]));
+    }
+
+    #[test]
+    fn a_pack_that_vanished_takes_its_marks_along() {
+        let mut census = Census::default();
+        census.take(digest(101), &index(1, &[(1, None)]), false);
+        census.heed(&state(&[1], &[101], &[]));
+        census.mark(id(1));
+        assert!(!census.heed(&state(&[], &[101], &[])));
+        census.forget_marks();
+        census.mark(id(1));
+        assert_eq!(census.take_lost(), BTreeSet::from([id(1)]));
+    }
+}

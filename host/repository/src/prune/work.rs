@@ -1,0 +1,358 @@
+//! One prune of one domain, step by step.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::census::Census;
+use super::{Progress, PruneOptions, Pruned, Tally, Why};
+use crate::format::head::{Committed, Object};
+use crate::format::path;
+use crate::heads::{Change, DomainState};
+use crate::repack::{Fresh, Repacker, by_pack};
+use crate::repository::Repository;
+use crate::{BackupId, Digest, DomainId, Error};
+
+/// Half-dead packs whose living chunks are looked for in one go through all chunks.
+const GROUP: usize = 64;
+/// Half-dead packs whose chunks are moved before a head condemns them: 16 GiB, so that a kill costs little work.
+const BATCH: usize = 1024;
+
+/// A prune that is under way.
+pub(super) struct Work<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) domain: DomainId,
+    pub(super) options: PruneOptions,
+    pub(super) now_ms: u64,
+    /// When the first object was stored that no head names yet.
+    batch_began_ms: u64,
+    pub(super) progress: Progress<'a>,
+    pub(super) state: Arc<DomainState>,
+    pub(super) census: Census,
+    /// Backups whose chunks are marked.
+    marked: BTreeSet<BackupId>,
+    pub(super) pruned: Pruned,
+    /// What the place did not let go.
+    pub(super) refused: BTreeMap<Digest, u64>,
+}
+
+/// What a head is to condemn, and what follows from it.
+struct Sentence {
+    condemned: BTreeSet<Digest>,
+    tally: Tally,
+    /// Components that nothing here needs any more.
+    dropped: Vec<String>,
+    /// Backups whose chunks other indexes tell of from now on.
+    committed: Vec<Committed>,
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn new(
+        repository: &'a Repository,
+        domain: DomainId,
+        options: PruneOptions,
+        now_ms: u64,
+        progress: Progress<'a>,
+    ) -> Self {
+        Self {
+            repository,
+            domain,
+            options,
+            now_ms,
+            batch_began_ms: now_ms,
+            progress,
+            state: Arc::default(),
+            census: Census::default(),
+            marked: BTreeSet::new(),
+            pruned: Pruned::default(),
+            refused: BTreeMap::new(),
+        }
+    }
+
+    /// Whether anything died since the last prune, or was condemned long enough ago.
+    pub(super) fn is_due(&self, state: &DomainState) -> bool {
+        let died = !orphans(self.domain, state).is_empty() || !unneeded_components(state).is_empty();
+        died || state.condemned().values().any(|since| self.is_over(*since))
+    }
+
+    /// Whether the grace period of what was condemned then is over.
+    pub(super) fn is_over(&self, since_ms: u64) -> bool {
+        since_ms.saturating_add(self.options.grace_ms()) <= self.now_ms
+    }
+
+    /// Brings what is known up to the newest head: indexes, which packs count, and which chunks live.
+    pub(super) async fn follow(&mut self) -> Result<(), Error> {
+        let (repository, domain) = (self.repository, self.domain);
+        self.state = repository.state(domain).await?;
+        repository.must_be_ours(domain, &self.state)?;
+        let keyring = repository.inner.keyring.current();
+        for digest in
+            self.state.live_indexes().filter(|digest| !self.census.has_index(digest)).copied().collect::<Vec<_>>()
+        {
+            let index = repository.read_index(&keyring, domain, digest).await?;
+            self.census.take(digest, &index, false);
+        }
+        if !self.census.heed(&self.state) {
+            self.census.forget_marks();
+            self.marked.clear();
+        }
+        self.mark().await?;
+        self.find_lost().await
+    }
+
+    /// Marks what the backups hold that came since.
+    async fn mark(&mut self) -> Result<(), Error> {
+        let (state, total) = (Arc::clone(&self.state), self.state.backups.len() as u64);
+        for (backup, done) in state.backups.keys().zip(0..) {
+            if self.marked.contains(backup) {
+                continue;
+            }
+            (self.progress)("marking", done, total);
+            for (path, digest) in self.repository.refs_of(&state, self.domain, *backup)? {
+                let refs = self.repository.read_refs(self.domain, *backup, &path, digest).await?;
+                refs.added.into_iter().chain(refs.adopted).for_each(|id| self.census.mark(id));
+            }
+            self.marked.insert(*backup);
+        }
+        Ok(())
+    }
+
+    /// Looks in condemned packs for chunks that are in no other one. There are none unless somebody broke the rules, and before
+    /// anything is deleted for good is the time to notice.
+    async fn find_lost(&mut self) -> Result<(), Error> {
+        let lost = self.census.take_lost();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(chunks = lost.len(), domain = %self.domain, "chunks of live backups are in no pack that counts: looking in condemned ones");
+        let state = Arc::clone(&self.state);
+        let keyring = self.repository.inner.keyring.current();
+        let keys = keyring.domain(self.domain)?;
+        let condemned = state.packs().filter(|pack| state.is_condemned(pack) && !self.census.knows(pack));
+        for pack in condemned.copied().collect::<Vec<_>>() {
+            if let Some(index) = self.repository.read_footer(self.domain, &state, pack, keys.index_key()).await? {
+                self.census.take(pack, &index, false);
+            }
+        }
+        self.census.heed(&state);
+        lost.into_iter().for_each(|id| self.census.mark(id));
+        Ok(())
+    }
+
+    /// Condemns what nothing needs.
+    pub(super) async fn condemn(&mut self) -> Result<(), Error> {
+        loop {
+            self.follow().await?;
+            let dead: BTreeSet<Digest> = self.census.dead().map(|pack| pack.digest).collect();
+            let sentence = self.sentence(dead).await?;
+            if sentence.condemned.is_empty() && sentence.dropped.is_empty() {
+                return Ok(());
+            }
+            if self.pronounce(sentence, Vec::new()).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Moves what lives in half-dead packs into new ones, and condemns those. Where there is no room to do so, they stay.
+    pub(super) async fn repack(&mut self) -> Result<(), Error> {
+        self.follow().await?;
+        let half_dead: Vec<Digest> = self.census.half_dead().map(|pack| pack.digest).collect();
+        for (batch, done) in half_dead.chunks(BATCH).zip((0..).step_by(BATCH)) {
+            (self.progress)("repacking", done, half_dead.len() as u64);
+            self.batch_began_ms = self.repository.now_ms();
+            let moved_bytes = self.pruned.moved_bytes;
+            let mut repacker = Repacker::new(self.repository, self.domain)?;
+            match self.move_living(&mut repacker, batch).await {
+                Ok(Some((packs, fresh))) => self.settle(packs, fresh).await?,
+                Ok(None) => {}
+                Err(error) if error.is_full() => {
+                    repacker.abandon().await?;
+                    self.pruned.moved_bytes = moved_bytes;
+                    let lengths = batch.iter().map(|pack| self.state.pack_length(pack).unwrap_or_default());
+                    lengths.for_each(|length| self.pruned.keep(Why::NoRoom, length, None));
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores what lives in some packs anew: those whose chunks were moved, and what was stored.
+    async fn move_living(
+        &mut self,
+        repacker: &mut Repacker<'_>,
+        batch: &[Digest],
+    ) -> Result<Option<(BTreeSet<Digest>, Fresh)>, Error> {
+        let mut moved = BTreeSet::new();
+        for group in batch.chunks(GROUP) {
+            let living = self.census.living(&group.iter().copied().collect());
+            for (pack, chunks) in by_pack(&living) {
+                let bytes: u64 = chunks.iter().map(|(_, location)| u64::from(location.length)).sum();
+                match repacker.take_from(self.repository, pack, chunks).await {
+                    Ok(()) => {
+                        moved.insert(pack);
+                        self.pruned.moved_bytes += bytes;
+                    }
+                    Err(error) if error.is_full() => return Err(error),
+                    // What lives in it stays where it is, damaged or not.
+                    Err(error) if self.repository.inner.place.is_damage(&error).await => {
+                        tracing::warn!(%pack, %error, "a half-dead pack cannot be repacked");
+                        self.pruned.keep(Why::Damaged, self.state.pack_length(&pack).unwrap_or_default(), None);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        if moved.is_empty() {
+            return Ok(None);
+        }
+        let supersedes: Vec<Digest> = self.census.idle_indexes(&self.state, &moved).collect();
+        let fresh = repacker.finish(&supersedes).await?;
+        for (digest, index) in &fresh.indexes {
+            self.census.take(*digest, index, true);
+        }
+        Ok(Some((moved, fresh)))
+    }
+
+    /// Condemns packs whose chunks are in fresh ones now, as often as other writers' heads come between.
+    async fn settle(&mut self, packs: BTreeSet<Digest>, fresh: Fresh) -> Result<(), Error> {
+        loop {
+            self.follow().await?;
+            self.census.move_on(&packs);
+            // What somebody took to be known meanwhile lives there, and in no fresh pack.
+            let empty: BTreeSet<Digest> = packs.iter().filter(|pack| !self.census.lives(pack)).copied().collect();
+            let repacked: Vec<u64> = empty.iter().filter_map(|pack| self.state.pack_length(pack)).collect();
+            let sentence = self.sentence(empty).await?;
+            if self.pronounce(sentence, fresh.objects.clone()).await? {
+                repacked.into_iter().for_each(|length| self.pruned.repacked.add(length));
+                return Ok(());
+            }
+        }
+    }
+
+    /// What is to be condemned together with these packs.
+    async fn sentence(&self, packs: BTreeSet<Digest>) -> Result<Sentence, Error> {
+        let state = &self.state;
+        // Of what was found in condemned packs, no index that a backup names tells.
+        let is_rescue = packs.iter().any(|pack| state.is_condemned(pack));
+        let mut touched = self.census.telling_of(&packs);
+        let packs: BTreeSet<Digest> = packs.into_iter().filter(|pack| !state.is_condemned(pack)).collect();
+        let mut tally = Tally::default();
+        packs.iter().for_each(|pack| tally.add(state.pack_length(pack).unwrap_or_default()));
+        let idle: BTreeSet<Digest> = self.census.idle_indexes(state, &packs).collect();
+        idle.iter().for_each(|index| tally.add(state.indexes.get(index).copied().unwrap_or_default()));
+        let orphans = orphans(self.domain, state);
+        orphans.iter().for_each(|(_, length, _)| tally.add(*length));
+        touched.extend(&idle);
+        let committed = self.committed_anew(|index| is_rescue || touched.contains(index)).await?;
+        let mut condemned = packs;
+        condemned.extend(idle);
+        condemned.extend(orphans.into_iter().map(|(_, _, digest)| digest));
+        Ok(Sentence { condemned, tally, dropped: unneeded_components(state), committed })
+    }
+
+    /// Backups that name any of the touched indexes, with the indexes that tell of their chunks now.
+    async fn committed_anew(&self, is_touched: impl Fn(&Digest) -> bool) -> Result<Vec<Committed>, Error> {
+        let mut committed = Vec::new();
+        for (backup, live) in &self.state.backups {
+            if !live.indexes.iter().any(&is_touched) {
+                continue;
+            }
+            let mut indexes = BTreeSet::new();
+            for id in self.repository.chunks_of(&self.state, self.domain, *backup).await? {
+                // What is lost is lost; check tells of it.
+                indexes.extend(self.census.index_of_living(&id));
+            }
+            committed.push((*backup, indexes.into_iter().collect(), live.keys));
+        }
+        Ok(committed)
+    }
+
+    /// Commits a sentence: `false` if another writer's head came first.
+    async fn pronounce(&mut self, sentence: Sentence, fresh: Vec<Object>) -> Result<bool, Error> {
+        let change = Change {
+            added: fresh,
+            committed: sentence.committed,
+            condemned: sentence.condemned.into_iter().map(|digest| (digest, self.now_ms)).collect(),
+            dropped: sentence.dropped,
+            began_ms: Some(self.batch_began_ms),
+            ..Change::default()
+        };
+        let is_done = self.repository.commit_upon(self.domain, self.state.tip, change).await?;
+        if is_done {
+            self.pruned.condemned.merge(sentence.tally);
+        }
+        Ok(is_done)
+    }
+
+    /// What would be done.
+    pub(super) async fn foresee(mut self) -> Result<Pruned, Error> {
+        let half_dead: Vec<(Digest, u64)> = self.census.half_dead().map(|pack| (pack.digest, pack.live)).collect();
+        for (pack, live) in &half_dead {
+            self.pruned.repacked.add(self.state.pack_length(pack).unwrap_or_default());
+            self.pruned.moved_bytes += live;
+        }
+        let dead = self.census.dead().map(|pack| pack.digest);
+        let packs = dead.chain(half_dead.iter().map(|(pack, _)| *pack).filter(|pack| !self.state.is_condemned(pack)));
+        self.pruned.condemned = self.sentence(packs.collect()).await?.tally;
+        let state = Arc::clone(&self.state);
+        for (_, length, digest) in self.condemned_objects() {
+            match state.condemned().get(&digest) {
+                Some(since) if self.is_over(*since) => self.pruned.deleted.add(length),
+                _ => {}
+            }
+        }
+        if self.options.now {
+            let condemned = self.pruned.condemned;
+            self.pruned.deleted.merge(condemned);
+        }
+        Ok(self.done())
+    }
+
+    /// Ends it with what stays.
+    pub(super) fn done(self) -> Pruned {
+        let state = Arc::clone(&self.state);
+        self.waiting(&state)
+    }
+
+    /// What was done, and what is condemned in this state and waits.
+    pub(super) fn waiting(mut self, state: &Arc<DomainState>) -> Pruned {
+        self.state = Arc::clone(state);
+        for (_, length, digest) in self.condemned_objects() {
+            let since = state.condemned().get(&digest).copied().unwrap_or_default();
+            if self.refused.contains_key(&digest) {
+                self.pruned.keep(Why::Refused, length, None);
+            } else if !self.is_over(since) {
+                self.pruned.keep(Why::Condemned, length, Some(since.saturating_add(self.options.grace_ms())));
+            }
+        }
+        self.pruned
+    }
+
+    /// Objects that are condemned and still named.
+    pub(super) fn condemned_objects(&self) -> Vec<Object> {
+        let mut objects = self.state.all_objects(self.domain);
+        objects.retain(|(_, _, digest)| self.state.is_condemned(digest));
+        objects
+    }
+}
+
+/// Objects of backups that were removed, not condemned yet.
+fn orphans(domain: DomainId, state: &DomainState) -> Vec<Object> {
+    let below = state.objects_below(path::backups(domain));
+    let dead = below.filter(|(path, (_, digest))| {
+        let owner = path::backup_object(domain, path).map(|(backup, _)| backup);
+        owner.is_some_and(|owner| !state.backups.contains_key(&owner)) && !state.is_condemned(digest)
+    });
+    dead.map(|(path, (length, digest))| (path.clone(), *length, *digest)).collect()
+}
+
+/// Components that no live backup of the domain was made with. They have no grace period here: whoever needs one again puts it back, and
+/// while any domain names it, or soon after, it is not deleted.
+fn unneeded_components(state: &DomainState) -> Vec<String> {
+    let needed: BTreeSet<Digest> = state.records.values().map(|stored| stored.record.component).collect();
+    let components = state.objects_below(path::COMPONENTS.to_owned());
+    let unneeded = components.filter(|(_, (_, digest))| !needed.contains(digest));
+    unneeded.map(|(path, _)| path.clone()).collect()
+}

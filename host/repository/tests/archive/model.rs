@@ -1,0 +1,501 @@
+//! A random test against a model: backups, deletes, prunes, copies, heals, crashes, two writers and readers at once, in any order. Whatever
+//! happens, every backup that a target claims can be read back byte for byte there, and the refs by which prune goes name what the trees reach.
+//!
+//! The seeds are fixed. `HOLDFAST_MODEL_OPERATIONS` asks for more operations than the usual number, and goes on with other seeds.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use holdfast_repository::{
+    BackupId, BackupPlan, BackupReader, BackupWriter, Clock, Compression, ContentClass, DomainId, Error, GRACE_MS,
+    Keyring, PruneOptions, Pruned, Repository, SharedKeyring, WriterId,
+};
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use proptest::sample::Index;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use crate::memory::Memory;
+use crate::setting::{file, noise, read, record};
+
+/// Operations in an ordinary run, and in one sequence of them.
+const OPERATIONS: usize = 100_000;
+const SEQUENCE: usize = 50;
+/// Backups that an expiry leaves at a place.
+const BACKUPS: usize = 6;
+/// Different files that there are, and versions of each: few, so that backups share them, and changed ones become deltas.
+const FILES: u8 = 6;
+const VERSIONS: u8 = 4;
+/// Bytes of a file. Longer than what lies inline: one chunk each.
+const FILE: usize = 640;
+const HOUR: u64 = 60 * 60 * 1000;
+
+/// Which files a backup holds, and which version of each.
+type Content = BTreeMap<u8, u8>;
+
+#[derive(Clone, Debug)]
+enum Operation {
+    BackUp {
+        writer: usize,
+        content: Content,
+    },
+    /// Begins a backup that goes on while other things happen.
+    Begin {
+        writer: usize,
+        content: Content,
+    },
+    Commit,
+    Abort,
+    Delete {
+        place: usize,
+        which: Index,
+    },
+    Expire {
+        place: usize,
+    },
+    Prune {
+        place: usize,
+        writer: usize,
+        dry_run: bool,
+        now: bool,
+    },
+    CollectGarbage {
+        place: usize,
+        writer: usize,
+    },
+    Replicate {
+        from: usize,
+        which: Index,
+    },
+    /// Damages an object that the other place has too, and heals it.
+    Heal {
+        place: usize,
+        which: Index,
+        is_gone: bool,
+    },
+    /// Opens a backup to be read later.
+    Open {
+        place: usize,
+        which: Index,
+    },
+    Read,
+    Wait {
+        hours: u64,
+    },
+    /// The next operation is cut off after some calls of the storage, and its writer starts anew.
+    Crash {
+        place: usize,
+        calls: u64,
+        answers_are_lost: bool,
+    },
+    Restart {
+        writer: usize,
+    },
+}
+
+fn operations() -> impl Strategy<Value = Vec<Operation>> {
+    let content = || btree_map(0..FILES, 0..VERSIONS, 1..5);
+    let (place, writer, which) = (|| 0..2_usize, || 0..2_usize, any::<Index>);
+    let operation = prop_oneof![
+        5 => (writer(), content()).prop_map(|(writer, content)| Operation::BackUp { writer, content }),
+        2 => (writer(), content()).prop_map(|(writer, content)| Operation::Begin { writer, content }),
+        3 => Just(Operation::Commit),
+        1 => Just(Operation::Abort),
+        5 => (place(), which()).prop_map(|(place, which)| Operation::Delete { place, which }),
+        2 => place().prop_map(|place| Operation::Expire { place }),
+        8 => (place(), writer(), prop::bool::weighted(0.1), prop::bool::weighted(0.2))
+            .prop_map(|(place, writer, dry_run, now)| Operation::Prune { place, writer, dry_run, now }),
+        2 => (place(), writer()).prop_map(|(place, writer)| Operation::CollectGarbage { place, writer }),
+        5 => (place(), which()).prop_map(|(from, which)| Operation::Replicate { from, which }),
+        2 => (place(), which(), any::<bool>())
+            .prop_map(|(place, which, is_gone)| Operation::Heal { place, which, is_gone }),
+        2 => (place(), which()).prop_map(|(place, which)| Operation::Open { place, which }),
+        2 => Just(Operation::Read),
+        6 => prop_oneof![Just(1_u64), Just(20), Just(80), Just(168), Just(200)].prop_map(|hours| Operation::Wait { hours }),
+        4 => (place(), 0..24_u64, any::<bool>())
+            .prop_map(|(place, calls, answers_are_lost)| Operation::Crash { place, calls, answers_are_lost }),
+        1 => writer().prop_map(|writer| Operation::Restart { writer }),
+    ];
+    vec(operation, SEQUENCE)
+}
+
+/// A place, the two processes that work on it, and what it must hold.
+struct Place {
+    storage: Arc<Memory>,
+    writers: [Repository; 2],
+    ids: [WriterId; 2],
+    holds: BTreeMap<BackupId, Content>,
+}
+
+/// A backup that is being written at the first place.
+struct Running {
+    writer: BackupWriter,
+    backup: BackupId,
+    content: Content,
+}
+
+/// A reader that was opened a while ago.
+struct Opened {
+    reader: BackupReader,
+    content: Content,
+    place: usize,
+    since_ms: u64,
+}
+
+struct World {
+    keyring: SharedKeyring,
+    domain: DomainId,
+    places: [Place; 2],
+    /// The newest backup, wherever it is by now: parent of the next.
+    newest: Option<BackupId>,
+    running: Option<Running>,
+    opened: Option<Opened>,
+    crash: Option<(usize, u64, bool)>,
+    /// What all prunes did: a test in which nothing dies proves nothing.
+    pruned: Arc<Mutex<Pruned>>,
+}
+
+/// A version differs from the others in its first bytes.
+fn bytes(file: u8, version: u8) -> Vec<u8> {
+    let mut bytes = noise(file.into(), FILE);
+    bytes[..32].copy_from_slice(&noise(100 + u64::from(version), 32));
+    bytes
+}
+
+async fn open(storage: &Arc<Memory>, keyring: &SharedKeyring, id: WriterId) -> Repository {
+    let clock = storage.clone();
+    let repository = Repository::open_or_create(storage.clone(), keyring.clone()).await.unwrap();
+    repository.with_writer(id).with_clock(Clock::of(move || clock.now_ms()))
+}
+
+impl Place {
+    async fn new(keyring: &SharedKeyring) -> Self {
+        let (storage, ids) = (Memory::new(), [WriterId::random(), WriterId::random()]);
+        let writers = [open(&storage, keyring, ids[0]).await, open(&storage, keyring, ids[1]).await];
+        Self { storage, writers, ids, holds: BTreeMap::new() }
+    }
+
+    fn pick(&self, which: &Index) -> Option<(BackupId, Content)> {
+        let number = (!self.holds.is_empty()).then(|| which.index(self.holds.len()))?;
+        self.holds.iter().nth(number).map(|(backup, content)| (*backup, content.clone()))
+    }
+}
+
+impl World {
+    async fn new(pruned: Arc<Mutex<Pruned>>) -> Self {
+        let keyring = SharedKeyring::new(Keyring::generate().with_domain("acme"));
+        let domain = keyring.current().domain_of("acme").unwrap();
+        let places = [Place::new(&keyring).await, Place::new(&keyring).await];
+        Self { keyring, domain, places, newest: None, running: None, opened: None, crash: None, pruned }
+    }
+
+    async fn play(mut self, operations: Vec<Operation>) {
+        for operation in operations {
+            self.perform(operation).await;
+        }
+        self.end().await;
+    }
+
+    async fn perform(&mut self, operation: Operation) {
+        match operation {
+            Operation::BackUp { writer, content } => self.back_up(writer, content).await,
+            Operation::Begin { writer, content } => self.begin(writer, content).await,
+            Operation::Commit => self.commit().await,
+            Operation::Abort => self.running = None,
+            Operation::Delete { place, which } => self.delete(place, &which).await,
+            Operation::Expire { place } => self.expire(place).await,
+            Operation::Prune { place, writer, dry_run, now } => {
+                self.prune(place, writer, PruneOptions { dry_run, now }).await;
+            }
+            Operation::CollectGarbage { place, writer } => self.collect_garbage(place, writer).await,
+            Operation::Replicate { from, which } => self.replicate(from, &which).await,
+            Operation::Heal { place, which, is_gone } => self.heal(place, &which, is_gone).await,
+            Operation::Open { place, which } => self.open(place, &which).await,
+            Operation::Read => self.read().await,
+            Operation::Wait { hours } => self.places.iter().for_each(|place| place.storage.wait(hours * HOUR)),
+            Operation::Crash { place, calls, answers_are_lost } => self.crash = Some((place, calls, answers_are_lost)),
+            Operation::Restart { writer } => self.restart(0, writer).await,
+        }
+    }
+
+    /// Arranges the crash that was asked for, if it is for this place. What runs beside would crash too.
+    fn arm(&mut self, place: usize) {
+        if let Some((_, calls, answers_are_lost)) = self.crash.take_if(|(at, ..)| *at == place) {
+            self.places[place].storage.cut_off_after(calls, answers_are_lost);
+        }
+    }
+
+    /// Whether the place was cut off. If so the process starts anew, and finds what there is.
+    async fn disarm(&mut self, place: usize, writer: usize) -> bool {
+        let was_cut = self.places[place].storage.mend();
+        if was_cut {
+            self.restart(place, writer).await;
+        }
+        was_cut
+    }
+
+    async fn restart(&mut self, place: usize, writer: usize) {
+        if place == 0 {
+            self.running = None;
+        }
+        let at = &mut self.places[place];
+        at.writers[writer] = open(&at.storage, &self.keyring, at.ids[writer]).await;
+    }
+
+    async fn visible(&self, place: usize, backup: BackupId) -> bool {
+        let backups = self.places[place].writers[0].backups(self.domain).await.unwrap();
+        backups.iter().any(|record| record.backup == backup)
+    }
+
+    async fn begin_backup(&self, writer: usize) -> Result<(BackupWriter, BackupId), Error> {
+        let plan = BackupPlan {
+            backup: BackupId::random(),
+            domain: self.domain,
+            parent: self.newest,
+            component: Some(b"a component".as_slice().into()),
+            started_ms: 1,
+            compression: Compression::default(),
+        };
+        let backup = plan.backup;
+        Ok((self.places[0].writers[writer].begin_backup(plan).await?, backup))
+    }
+
+    async fn fill(writer: &BackupWriter, content: &Content) -> Result<(), Error> {
+        for (name, version) in content {
+            let mut entry = writer.begin_entry(file(&name.to_string()), ContentClass::Pages(64)).await?;
+            entry.write(&bytes(*name, *version)).await?;
+            entry.finish().await?;
+        }
+        Ok(())
+    }
+
+    async fn back_up(&mut self, writer: usize, content: Content) {
+        self.arm(0);
+        let mut attempted = None;
+        let result = async {
+            let (begun, backup) = self.begin_backup(writer).await?;
+            attempted = Some(backup);
+            Self::fill(&begun, &content).await?;
+            begun.commit(record("one"), "{}".into()).await
+        }
+        .await;
+        let was_cut = self.disarm(0, writer).await;
+        assert!(result.is_ok() || was_cut, "{result:?}");
+        if let Some(backup) = attempted
+            && self.visible(0, backup).await
+        {
+            self.places[0].holds.insert(backup, content);
+            self.newest = Some(backup);
+        } else {
+            assert!(result.is_err());
+        }
+    }
+
+    async fn begin(&mut self, writer: usize, content: Content) {
+        let (writer, backup) = self.begin_backup(writer).await.unwrap();
+        Self::fill(&writer, &content).await.unwrap();
+        self.running = Some(Running { writer, backup, content });
+    }
+
+    async fn commit(&mut self) {
+        let Some(Running { writer, backup, content }) = self.running.take() else { return };
+        match writer.commit(record("two"), "{}".into()).await {
+            Ok(_) => drop(self.places[0].holds.insert(backup, content)),
+            Err(error) => assert!(matches!(error.code(), "condemned-object" | "too-late"), "{error}"),
+        }
+    }
+
+    async fn delete(&mut self, place: usize, which: &Index) {
+        if let Some((backup, _)) = self.places[place].pick(which) {
+            self.remove(place, backup).await;
+        }
+    }
+
+    async fn remove(&mut self, place: usize, backup: BackupId) {
+        self.arm(place);
+        let at = &self.places[place];
+        let result = at.writers[0].remove_backup(self.domain, backup, at.storage.now_ms()).await;
+        let was_cut = self.disarm(place, 0).await;
+        assert!(result.is_ok() || was_cut, "{result:?}");
+        if !self.visible(place, backup).await {
+            self.places[place].holds.remove(&backup);
+        } else {
+            assert!(result.is_err());
+        }
+    }
+
+    async fn expire(&mut self, place: usize) {
+        while self.places[place].holds.len() > BACKUPS {
+            let (backup, _) = self.places[place].holds.first_key_value().unwrap();
+            self.remove(place, *backup).await;
+        }
+    }
+
+    async fn prune(&mut self, place: usize, writer: usize, options: PruneOptions) {
+        // Without grace is for those who know that nothing else goes on.
+        if options.now && !options.dry_run {
+            if place == 0 {
+                self.running = None;
+            }
+            self.opened.take_if(|opened| opened.place == place);
+        }
+        let before = options.dry_run.then(|| self.places[place].storage.objects.lock().unwrap().clone());
+        self.arm(place);
+        let result = self.places[place].writers[writer].prune(self.domain, options, &|_, _, _| {}).await;
+        let was_cut = self.disarm(place, writer).await;
+        match result {
+            Ok(pruned) if !options.dry_run => self.pruned.lock().unwrap().add(pruned),
+            Ok(_) => {}
+            Err(error) if options.now && error.code() == "other-writer" => {}
+            Err(error) => assert!(was_cut, "{error}"),
+        }
+        if let Some(before) = before {
+            assert!(before == *self.places[place].storage.objects.lock().unwrap(), "a dry run wrote something");
+        }
+        self.must_hold(place).await;
+    }
+
+    async fn collect_garbage(&mut self, place: usize, writer: usize) {
+        self.arm(place);
+        let result = self.places[place].writers[writer].collect_garbage(PruneOptions::default()).await;
+        let was_cut = self.disarm(place, writer).await;
+        assert!(result.is_ok() || was_cut, "{result:?}");
+        self.must_hold(place).await;
+    }
+
+    async fn replicate(&mut self, from: usize, which: &Index) {
+        let to = 1 - from;
+        let Some((backup, content)) = self.places[from].pick(which) else { return };
+        self.arm(to);
+        let source = &self.places[from].writers[0];
+        let result = self.places[to].writers[0].copy_backup(source, self.domain, backup, &|_, _| {}).await;
+        let was_cut = self.disarm(to, 0).await;
+        if let Err(error) = &result {
+            // Removed there before, and on its way out.
+            assert!(was_cut || error.code() == "condemned-object", "{error}");
+        }
+        if self.visible(to, backup).await {
+            self.places[to].holds.insert(backup, content);
+        } else {
+            assert!(result.is_err());
+        }
+    }
+
+    async fn heal(&mut self, place: usize, which: &Index, is_gone: bool) {
+        let (at, other) = (&self.places[place], &self.places[1 - place]);
+        let twins: Vec<String> = {
+            let (here, there) = (at.storage.objects.lock().unwrap(), other.storage.objects.lock().unwrap());
+            let twins = here.iter().filter(|(path, bytes)| there.get(*path) == Some(bytes));
+            let of_backups = twins.map(|(path, _)| path).filter(|path| path.starts_with("domains/"));
+            of_backups.cloned().collect()
+        };
+        if twins.is_empty() {
+            return;
+        }
+        let path = &twins[which.index(twins.len())];
+        if is_gone {
+            at.storage.objects.lock().unwrap().remove(path);
+        } else {
+            at.storage.change(path, |bytes| bytes[9] ^= 1);
+        }
+        let repository = &at.writers[0];
+        let mut damages = repository.check_structure(self.domain, &|_, _| {}).await.unwrap().damages;
+        damages.extend(repository.read_packs(self.domain, None, u64::MAX, None, &|_| {}).await.unwrap().damages);
+        damages.sort_unstable_by(|left, right| left.path.cmp(&right.path));
+        damages.dedup_by(|left, right| left.path == right.path);
+        repository.heal(self.domain, &other.writers[0], damages).await.unwrap();
+        // What heads do not name, or condemned, is not healed, and may come back by a copy: then it must be whole.
+        if is_gone || at.storage.objects.lock().unwrap().get(path) == other.storage.objects.lock().unwrap().get(path) {
+            self.must_hold(place).await;
+        } else {
+            at.storage.objects.lock().unwrap().remove(path);
+        }
+    }
+
+    async fn open(&mut self, place: usize, which: &Index) {
+        let Some((backup, content)) = self.places[place].pick(which) else { return };
+        let at = &self.places[place];
+        let reader = at.writers[1].open_backup(self.domain, backup).await.unwrap();
+        self.opened = Some(Opened { reader, content, place, since_ms: at.storage.now_ms() });
+    }
+
+    /// Whatever was deleted since, a reader has its grace period.
+    async fn read(&mut self) {
+        let Some(Opened { reader, content, place, since_ms }) = self.opened.take() else { return };
+        if self.places[place].storage.now_ms() < since_ms + GRACE_MS {
+            Self::must_read(&reader, &content).await;
+        }
+    }
+
+    async fn must_read(reader: &BackupReader, content: &Content) {
+        for (name, version) in content {
+            let found = read(reader, &name.to_string(), 0, None).await;
+            assert_eq!(found.map_err(|error| error.to_string()), Ok(bytes(*name, *version)), "{name}");
+        }
+    }
+
+    /// A place claims what it must hold, and can give it back.
+    async fn must_hold(&self, place: usize) {
+        let at = &self.places[place];
+        for writer in &at.writers {
+            let mut claimed: Vec<_> =
+                writer.backups(self.domain).await.unwrap().into_iter().map(|record| record.backup).collect();
+            claimed.sort_unstable();
+            assert_eq!(claimed, at.holds.keys().copied().collect::<Vec<_>>());
+        }
+        for (backup, content) in &at.holds {
+            let reader = at.writers[0].open_backup(self.domain, *backup).await.unwrap();
+            Self::must_read(&reader, content).await;
+        }
+    }
+
+    /// All is sound, refs and trees agree, and once everything dead is gone, nothing is left that heads do not name.
+    async fn end(mut self) {
+        (self.running, self.crash) = (None, None);
+        for place in [0, 1] {
+            self.must_hold(place).await;
+            for _ in 0..3 {
+                self.prune(place, 0, PruneOptions::default()).await;
+                self.places[place].storage.wait(GRACE_MS);
+            }
+            self.collect_garbage(place, 1).await;
+            let (repository, storage) = (&self.places[place].writers[1], &self.places[place].storage);
+            // Refs may name more: the base of a delta that somebody else stored whole meanwhile.
+            let differences = repository.compare_refs(self.domain, &|_, _| {}).await.unwrap();
+            assert!(differences.iter().all(|difference| difference.missing == 0), "{differences:?}");
+            let structure = repository.check_structure(self.domain, &|_, _| {}).await.unwrap();
+            assert_eq!(structure.damages, []);
+            let packs = repository.read_packs(self.domain, None, u64::MAX, None, &|_| {}).await.unwrap();
+            assert_eq!(packs.damages, []);
+            let stored = [storage.paths("domains/"), storage.paths("plugins/")].concat();
+            let stored = stored.iter().filter(|path| !path.contains("/heads/")).count() as u64;
+            assert_eq!(stored, structure.objects, "something is left that no head names");
+        }
+    }
+}
+
+#[test]
+fn whatever_happens_every_claimed_backup_can_be_read_back() {
+    let asked = std::env::var("HOLDFAST_MODEL_OPERATIONS").ok().and_then(|text| text.parse().ok());
+    let sequences = asked.unwrap_or(OPERATIONS).div_ceil(SEQUENCE) as u32;
+    let pruned = Arc::new(Mutex::new(Pruned::default()));
+    let play = |seed: u8, cases: u32| {
+        let config = Config { cases, failure_persistence: None, ..Config::default() };
+        let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]));
+        // One thread: what runs beside is interleaved by the operations themselves.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let result = runner.run(&operations(), |operations| {
+            runtime.block_on(async { World::new(pruned.clone()).await.play(operations).await });
+            Ok(())
+        });
+        result.unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
+    };
+    std::thread::scope(|scope| {
+        for seed in [1, 2] {
+            let play = &play;
+            scope.spawn(move || play(seed, sequences.div_ceil(2)));
+        }
+    });
+    let pruned = pruned.lock().unwrap();
+    assert!(pruned.deleted.objects > 0 && pruned.repacked.objects > 0 && pruned.moved_bytes > 0, "{pruned:?}");
+}

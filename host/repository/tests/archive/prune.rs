@@ -1,0 +1,594 @@
+//! Prune takes what is dead, later, and nothing else: whoever writes, copies, reads, crashes or runs out of room meanwhile.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use holdfast_repository::{
+    BackupId, BackupPlan, BackupRecord, Clock, Compression, ContentClass, Error, GRACE_MS, Hold, Keyring, PruneOptions,
+    Pruned, Repository, SharedKeyring, Why, WriterId,
+};
+use holdfast_storage::{Local, Storage as _};
+
+use crate::memory::Memory;
+use crate::setting::{Appliance, Files, file, files, noise, read, record, run};
+
+const LATER: PruneOptions = PruneOptions { dry_run: false, now: false };
+const NOW: PruneOptions = PruneOptions { dry_run: false, now: true };
+
+impl Appliance {
+    async fn prune(&self, options: PruneOptions) -> Result<Pruned, Error> {
+        self.repository.prune(self.domain, options, &|_, _, _| {}).await
+    }
+
+    async fn remove(&self, record: &BackupRecord) {
+        self.repository.remove_backup(self.domain, record.backup, self.storage.now_ms()).await.unwrap();
+    }
+
+    /// Prunes, waits for the grace period to end, and prunes again.
+    async fn prune_twice(&self) -> (Pruned, Pruned) {
+        let first = self.prune(LATER).await.unwrap();
+        self.storage.wait(GRACE_MS);
+        (first, self.prune(LATER).await.unwrap())
+    }
+
+    /// Nothing that heads name is damaged or gone.
+    async fn must_be_sound(&self) {
+        let structure = self.repository.check_structure(self.domain, &|_, _| {}).await.unwrap();
+        assert_eq!(structure.damages, []);
+        let packs = self.repository.read_packs(self.domain, None, u64::MAX, None, &|_| {}).await.unwrap();
+        assert_eq!(packs.damages, []);
+    }
+
+    /// Objects of the archive, without heads.
+    fn stored(&self) -> usize {
+        let paths = self.storage.paths("domains/");
+        paths.iter().filter(|path| !path.contains("/heads/")).count() + self.storage.paths("plugins/").len()
+    }
+}
+
+/// Files of so many megabytes that do not compress.
+fn large(seed: u64, megabytes: usize) -> Files {
+    [("large".to_owned(), (ContentClass::Pages(8192), noise(seed, megabytes << 20)))].into()
+}
+
+#[test]
+fn the_dead_are_condemned_first_and_deleted_after_the_grace_period() {
+    run(async {
+        let appliance = Appliance::new().await;
+        let kept = appliance.back_up(&files(1)).await.unwrap();
+        let before = appliance.stored();
+        let gone = appliance.back_up(&large(2, 3)).await.unwrap();
+        let (added, bytes) = (appliance.stored() - before, appliance.storage.bytes());
+        assert_eq!(appliance.prune(LATER).await.unwrap(), Pruned::default(), "nothing died yet");
+
+        appliance.remove(&gone).await;
+        let condemned = appliance.prune(LATER).await.unwrap();
+        assert_eq!(condemned.condemned.objects, added as u64);
+        assert_eq!(condemned.deleted.objects, 0);
+        let waits = condemned.kept[&Why::Condemned];
+        assert_eq!(waits.tally, condemned.condemned);
+        assert_eq!(waits.until_ms, Some(appliance.storage.now_ms() + GRACE_MS));
+        assert_eq!(appliance.stored(), before + added);
+        appliance.storage.wait(GRACE_MS - 1);
+        assert_eq!(appliance.prune(LATER).await.unwrap().deleted.objects, 0);
+        appliance.storage.wait(1);
+        let deleted = appliance.prune(LATER).await.unwrap();
+        assert_eq!((deleted.deleted, deleted.kept.len()), (condemned.condemned, 0));
+        assert_eq!(appliance.stored(), before);
+        assert!(appliance.storage.bytes() < bytes - (3 << 20));
+        assert_eq!(appliance.prune(LATER).await.unwrap(), Pruned::default());
+
+        appliance.must_be_sound().await;
+        let again = appliance.restarted().await;
+        assert!(again.holds(&kept, &files(1)).await.unwrap());
+        again.must_be_sound().await;
+    });
+}
+
+#[test]
+fn what_other_backups_share_stays() {
+    run(async {
+        let appliance = Appliance::new().await;
+        let mut both = files(1);
+        both.extend(large(2, 3));
+        let first = appliance.back_up(&both).await.unwrap();
+        let second = appliance.back_up(&both).await.unwrap();
+        appliance.remove(&first).await;
+        let (condemned, _) = appliance.prune_twice().await;
+        // The first backup's own objects: refs, keys, manifest.
+        assert_eq!(condemned.condemned.objects, 3);
+        assert!(appliance.holds(&second, &both).await.unwrap());
+        appliance.must_be_sound().await;
+        appliance.remove(&second).await;
+        appliance.prune_twice().await;
+        assert_eq!(appliance.storage.paths("/packs/").len() + appliance.storage.paths("/indexes/").len(), 0);
+        appliance.storage.wait(GRACE_MS);
+        appliance.repository.collect_garbage(LATER).await.unwrap();
+        assert_eq!(appliance.stored(), 0);
+    });
+}
+
+/// A backup of which little is left: what `kept` holds lies in a pack that is dead for the most part.
+async fn half_dead(appliance: &Appliance) -> (BackupRecord, Files) {
+    let mut both = files(1);
+    both.extend(large(2, 3));
+    let first = appliance.back_up(&both).await.unwrap();
+    let kept = appliance.back_up(&files(1)).await.unwrap();
+    appliance.remove(&first).await;
+    (kept, files(1))
+}
+
+#[test]
+fn what_lives_in_half_dead_packs_is_moved_as_it_is() {
+    run(async {
+        let appliance = Appliance::new().await;
+        let (kept, contents) = half_dead(&appliance).await;
+        let packs = appliance.storage.paths("/packs/");
+        let (first, second) = appliance.prune_twice().await;
+        assert!(first.repacked.objects > 0 && first.repacked.bytes > 3 << 20, "{first:?}");
+        assert!(first.moved_bytes > 0 && first.moved_bytes < 1 << 20, "{first:?}");
+        assert!(second.deleted.bytes > 3 << 20, "{second:?}");
+        assert!(packs.iter().any(|pack| !appliance.storage.paths("/packs/").contains(pack)));
+        assert!(appliance.storage.bytes() < 3 << 20);
+        appliance.must_be_sound().await;
+        let again = appliance.restarted().await;
+        assert!(again.holds(&kept, &contents).await.unwrap());
+        // It can be copied, and read without its indexes.
+        let there = Appliance::at(Memory::new(), appliance.keyring.clone()).await.unwrap();
+        there.repository.copy_backup(&again.repository, there.domain, kept.backup, &|_, _| {}).await.unwrap();
+        assert!(there.holds(&kept, &contents).await.unwrap());
+        for index in again.storage.paths("/indexes/") {
+            again.storage.change(&index, |bytes| bytes[20] ^= 1);
+        }
+        assert!(again.restarted().await.holds(&kept, &contents).await.unwrap());
+    });
+}
+
+#[test]
+fn a_dry_run_says_what_would_be_done_and_does_nothing() {
+    run(async {
+        for now in [false, true] {
+            let appliance = Appliance::new().await;
+            half_dead(&appliance).await;
+            let before = appliance.storage.objects.lock().unwrap().clone();
+            let dry = appliance.prune(PruneOptions { dry_run: true, now }).await.unwrap();
+            assert_eq!(*appliance.storage.objects.lock().unwrap(), before);
+            let wet = appliance.prune(PruneOptions { dry_run: false, now }).await.unwrap();
+            assert_eq!(dry.condemned, wet.condemned);
+            assert_eq!((dry.repacked, dry.moved_bytes), (wet.repacked, wet.moved_bytes));
+            assert_eq!(dry.deleted, wet.deleted);
+            assert!(dry.condemned.bytes > 3 << 20 && (dry.deleted.bytes > 3 << 20) == now);
+            appliance.storage.wait(GRACE_MS);
+            let dry = appliance.prune(PruneOptions { dry_run: true, now: false }).await.unwrap();
+            assert_eq!(dry.deleted, appliance.prune(LATER).await.unwrap().deleted);
+        }
+    });
+}
+
+#[test]
+fn without_grace_everything_dead_is_gone_at_once() {
+    run(async {
+        let appliance = Appliance::new().await;
+        let (kept, contents) = half_dead(&appliance).await;
+        let pruned = appliance.prune(NOW).await.unwrap();
+        assert_eq!((pruned.deleted, pruned.kept.len()), (pruned.condemned, 0));
+        assert!(appliance.storage.bytes() < 3 << 20);
+        assert!(appliance.holds(&kept, &contents).await.unwrap());
+        appliance.must_be_sound().await;
+    });
+}
+
+#[test]
+fn without_grace_another_writer_is_in_the_way() {
+    run(async {
+        let appliance = Appliance::new().await;
+        let other = appliance.restarted().await;
+        other.back_up(&files(3)).await.unwrap();
+        let gone = appliance.back_up(&files(1)).await.unwrap();
+        appliance.remove(&gone).await;
+        let error = appliance.prune(NOW).await.unwrap_err();
+        assert!(error.code() == "other-writer" && error.hint().is_some(), "{error}");
+        let error = appliance.repository.collect_garbage(NOW).await.unwrap_err();
+        assert_eq!(error.code(), "other-writer");
+        appliance.storage.wait(GRACE_MS);
+        appliance.prune(NOW).await.unwrap();
+        // A writer that keeps its id over a restart knows itself.
+        let id = WriterId::random();
+        let storage = appliance.storage.clone();
+        let one = || async {
+            let (repository, clock) =
+                (Repository::open_existing(storage.clone(), appliance.keyring.clone()).await.unwrap(), storage.clone());
+            repository.with_writer(id).with_clock(Clock::of(move || clock.now_ms()))
+        };
+        appliance.storage.wait(GRACE_MS);
+        one().await.take_over().await.unwrap();
+        one().await.prune(appliance.domain, NOW, &|_, _, _| {}).await.unwrap();
+    });
+}
+
+#[test]
+fn a_backup_that_found_known_what_was_then_condemned_fails_and_is_whole_the_next_time() {
+    run(async {
+        let appliance = Appliance::new().await;
+        let other = appliance.restarted().await;
+        let gone = appliance.back_up(&files(1)).await.unwrap();
+        let writer = other.begin().await.unwrap();
+        for (path, (class, bytes)) in files(1) {
+            let mut entry = writer.begin_entry(file(&path), class).await.unwrap();
+            entry.write(&bytes).await.unwrap();
+            entry.finish().await.unwrap();
+        }
+        appliance.remove(&gone).await;
+        appliance.prune(LATER).await.unwrap();
+        let error = writer.commit(record("late"), "{}".into()).await.unwrap_err();
+        assert!(error.code() == "condemned-object" && !error.is_permanent() && error.hint().is_some());
+        let whole = other.back_up(&files(1)).await.unwrap();
+        other.prune_twice().await;
+        other.must_be_sound().await;
+        assert!(other.holds(&whole, &files(1)).await.unwrap());
+    });
+}
+
+#[test]
+fn a_backup_that_found_known_what_was_then_moved_is_whole() {
+    run(async {
+        let appliance = Appliance::new().await;
+        let other = appliance.restarted().await;
+        half_dead(&appliance).await;
+        let writer = other.begin().await.unwrap();
+        for (path, (class, bytes)) in files(1) {
+            let mut entry = writer.begin_entry(file(&path), class).await.unwrap();
+            entry.write(&bytes).await.unwrap();
+            entry.finish().await.unwrap();
+        }
+        let pruned = appliance.prune(LATER).await.unwrap();
+        assert!(pruned.repacked.objects > 0);
+        let adopted = writer.commit(record("late"), "{}".into()).await.unwrap();
+        appliance.storage.wait(GRACE_MS);
+        appliance.prune(LATER).await.unwrap();
+        appliance.must_be_sound().await;
+        assert!(appliance.restarted().await.holds(&adopted, &files(1)).await.unwrap());
+    });
+}
+
+#[test]
+fn a_backup_that_took_too_long_does_not_commit() {
+    run(async {
+        let appliance = Appliance::new().await;
+        let writer = appliance.begin().await.unwrap();
+        appliance.storage.wait(GRACE_MS / 2 + 1);
+        let error = writer.commit(record("late"), "{}".into()).await.unwrap_err();
+        assert!(error.code() == "too-late" && error.hint().is_some());
+    });
+}
+
+#[test]
+fn a_copy_comes_under_new_names_where_its_packs_are_condemned() {
+    run(async {
+        let here = Appliance::new().await;
+        let there = Appliance::at(Memory::new(), here.keyring.clone()).await.unwrap();
+        let copy = async |record: &BackupRecord| {
+            there.repository.copy_backup(&here.repository, here.domain, record.backup, &|_, _| {}).await
+        };
+        let first = here.back_up(&files(1)).await.unwrap();
+        copy(&first).await.unwrap();
+        there.remove(&first).await;
+        there.prune(LATER).await.unwrap();
+        // The second backup needs the same chunks, and the index that tells of them.
+        let second = here.back_up(&files(1)).await.unwrap();
+        copy(&second).await.unwrap();
+        assert!(there.holds(&second, &files(1)).await.unwrap());
+        assert_eq!(copy(&first).await.unwrap_err().code(), "condemned-object");
+        there.storage.wait(GRACE_MS);
+        there.prune(LATER).await.unwrap();
+        there.must_be_sound().await;
+        assert!(there.restarted().await.holds(&second, &files(1)).await.unwrap());
+        copy(&first).await.unwrap();
+        assert!(there.holds(&first, &files(1)).await.unwrap());
+    });
+}
+
+#[test]
+fn a_removed_backup_can_be_copied_again_before_it_is_condemned() {
+    run(async {
+        let here = Appliance::new().await;
+        let there = Appliance::at(Memory::new(), here.keyring.clone()).await.unwrap();
+        let first = here.back_up(&files(1)).await.unwrap();
+        for _ in 0..2 {
+            there.repository.copy_backup(&here.repository, here.domain, first.backup, &|_, _| {}).await.unwrap();
+            assert!(there.holds(&first, &files(1)).await.unwrap());
+            there.remove(&first).await;
+        }
+    });
+}
+
+#[test]
+fn a_clock_that_cannot_be_trusted_deletes_nothing() {
+    run(async {
+        let appliance = Appliance::new().await;
+        let gone = appliance.back_up(&files(1)).await.unwrap();
+        appliance.remove(&gone).await;
+        appliance.prune(LATER).await.unwrap();
+        let paths = appliance.storage.paths("");
+        for skew in [2 * GRACE_MS as i64, -600_000] {
+            let storage = appliance.storage.clone();
+            let wrong = Repository::open_existing(storage.clone(), appliance.keyring.clone()).await.unwrap();
+            let wrong = wrong.with_clock(Clock::of(move || storage.now_ms().saturating_add_signed(skew)));
+            let error = wrong.prune(appliance.domain, LATER, &|_, _, _| {}).await.unwrap_err();
+            assert!(error.code() == "clock-skew" && error.hint().is_some());
+            assert_eq!(wrong.collect_garbage(LATER).await.unwrap_err().code(), "clock-skew");
+        }
+        assert_eq!(appliance.storage.paths(""), paths);
+    });
+}
+
+#[test]
+fn who_was_taken_over_deletes_nothing() {
+    run(async {
+        let old = Appliance::new().await;
+        let gone = old.back_up(&files(1)).await.unwrap();
+        old.remove(&gone).await;
+        old.prune(LATER).await.unwrap();
+        old.storage.wait(GRACE_MS);
+        old.restarted().await.repository.take_over().await.unwrap();
+        let paths = old.storage.paths("");
+        assert_eq!(old.prune(LATER).await.unwrap_err().code(), "superseded");
+        assert_eq!(old.repository.collect_garbage(LATER).await.unwrap_err().code(), "superseded");
+        assert_eq!(old.storage.paths(""), paths);
+    });
+}
+
+#[test]
+fn a_domain_whose_refs_cannot_be_read_is_not_pruned() {
+    run(async {
+        let appliance = Appliance::new().await;
+        let gone = appliance.back_up(&files(1)).await.unwrap();
+        let kept = appliance.back_up(&files(2)).await.unwrap();
+        appliance.remove(&gone).await;
+        let refs = appliance.storage.paths(&format!("{}/refs.", kept.backup)).remove(0);
+        appliance.storage.change(&refs, |bytes| bytes[9] ^= 1);
+        let paths = appliance.storage.paths("");
+        assert_eq!(appliance.prune(LATER).await.unwrap_err().code(), "wrong-digest");
+        assert_eq!(appliance.storage.paths(""), paths);
+    });
+}
+
+#[test]
+fn garbage_is_deleted_once_it_is_old_and_named_by_nobody() {
+    run(async {
+        let appliance = Appliance::new().await;
+        let kept = appliance.back_up(&files(1)).await.unwrap();
+        let writer = appliance.begin().await.unwrap();
+        let mut entry = writer.begin_entry(file("a"), ContentClass::Pages(8192)).await.unwrap();
+        entry.write(&noise(1, 40 << 20)).await.unwrap();
+        drop((entry, writer));
+        let domain = format!("domains/{}", appliance.domain);
+        let foreign =
+            ["notes.txt", &format!("{domain}/packs/aa/notes"), "plugins/notes", &format!("{domain}/logs/a/1")];
+        for path in foreign {
+            appliance.storage.put(path, "somebody's".into()).await.unwrap();
+        }
+        let packs = appliance.storage.paths("/packs/").len();
+        assert!(packs > 3);
+        let young = appliance.repository.collect_garbage(LATER).await.unwrap();
+        assert_eq!(young.deleted.objects, 0);
+        assert!(young.kept[&Why::Young].tally.bytes > 16 << 20);
+        appliance.storage.wait(GRACE_MS);
+        let dry = appliance.repository.collect_garbage(PruneOptions { dry_run: true, now: false }).await.unwrap();
+        let old = appliance.repository.collect_garbage(LATER).await.unwrap();
+        assert_eq!((old.deleted, dry.deleted), (young.kept[&Why::Young].tally, young.kept[&Why::Young].tally));
+        assert!(foreign.iter().all(|path| appliance.storage.paths(path).len() == 1));
+        assert!(appliance.restarted().await.holds(&kept, &files(1)).await.unwrap());
+        appliance.must_be_sound().await;
+    });
+}
+
+#[test]
+fn a_component_goes_with_the_last_backup_that_needs_it() {
+    run(async {
+        let appliance = Appliance::new().await;
+        let [first, second] =
+            [appliance.back_up(&files(1)).await.unwrap(), appliance.back_up(&files(2)).await.unwrap()];
+        appliance.remove(&first).await;
+        appliance.prune_twice().await;
+        appliance.repository.collect_garbage(LATER).await.unwrap();
+        assert_eq!(appliance.repository.component(second.component).await.unwrap(), b"a component");
+        appliance.remove(&second).await;
+        appliance.prune(LATER).await.unwrap();
+        let running = appliance.begin().await.unwrap();
+        appliance.repository.collect_garbage(LATER).await.unwrap();
+        assert!(appliance.storage.paths("plugins/").is_empty());
+        let third = running.commit(record("third"), "{}".into()).await.unwrap();
+        assert_eq!(appliance.repository.component(third.component).await.unwrap(), b"a component");
+    });
+}
+
+/// Prunes with a place that is cut off after so many operations; whether it was.
+async fn cut(appliance: &Appliance, operations: u64, answers_are_lost: bool, options: PruneOptions) -> bool {
+    appliance.storage.cut_off_after(operations, answers_are_lost);
+    let result = match appliance.prune(options).await {
+        Ok(_) => appliance.repository.collect_garbage(options).await,
+        error => error,
+    };
+    let was_cut = appliance.storage.mend();
+    assert!(result.is_err() || !was_cut);
+    was_cut
+}
+
+#[test]
+fn a_kill_at_any_operation_costs_nothing_and_the_next_prune_goes_on() {
+    run(async {
+        let base = Appliance::new().await;
+        let (kept, contents) = half_dead(&base).await;
+        let clean = base.copy().await;
+        clean.prune_twice().await;
+        let expected = clean.stored();
+        for (now, answers_are_lost) in [(false, false), (false, true), (true, false), (true, true)] {
+            let options = if now { NOW } else { LATER };
+            let mut kills = 0;
+            for operations in 0.. {
+                let appliance = base.copy().await;
+                let mut was_cut = cut(&appliance, operations, answers_are_lost, options).await;
+                if !now {
+                    appliance.storage.wait(GRACE_MS);
+                    let again = appliance.restarted().await;
+                    was_cut |= cut(&again, operations, answers_are_lost, options).await;
+                }
+                let again = appliance.restarted().await;
+                again.must_be_sound().await;
+                assert!(again.holds(&kept, &contents).await.unwrap(), "{operations}");
+                for _ in 0..3 {
+                    again.prune(LATER).await.unwrap();
+                    again.storage.wait(GRACE_MS);
+                }
+                again.repository.collect_garbage(LATER).await.unwrap();
+                again.must_be_sound().await;
+                assert!(again.holds(&kept, &contents).await.unwrap(), "{operations}");
+                assert_eq!(again.stored(), expected, "{operations}: {:?}", again.storage.paths(""));
+                kills += u64::from(was_cut);
+                if !was_cut {
+                    break;
+                }
+            }
+            assert!(kills > 20, "{kills}");
+        }
+    });
+}
+
+#[test]
+fn a_full_place_at_any_step_costs_nothing() {
+    run(async {
+        let base = Appliance::new().await;
+        let (kept, contents) = half_dead(&base).await;
+        for now in [false, true] {
+            let options = if now { NOW } else { LATER };
+            for room in (0..400_000).step_by(1_999) {
+                let appliance = base.copy().await;
+                appliance.storage.room.store(appliance.storage.bytes() + room, Ordering::SeqCst);
+                // Whether there was room for all of it or not.
+                let _ = appliance.prune(options).await;
+                appliance.storage.room.store(u64::MAX, Ordering::SeqCst);
+                let again = appliance.restarted().await;
+                again.must_be_sound().await;
+                assert!(again.holds(&kept, &contents).await.unwrap(), "{room}");
+            }
+        }
+    });
+}
+
+#[test]
+fn deleting_works_where_nothing_is_free() {
+    run(async {
+        let appliance = Appliance::new().await;
+        let (first, contents) = (appliance.back_up(&files(1)).await.unwrap(), files(1));
+        let second = appliance.back_up(&large(2, 3)).await.unwrap();
+        let full = appliance.storage.bytes();
+        appliance.storage.room.store(full, Ordering::SeqCst);
+        assert_eq!(appliance.back_up(&files(3)).await.unwrap_err().code(), "storage-full");
+        appliance.remove(&second).await;
+        let pruned = appliance.prune(NOW).await.unwrap();
+        assert!(pruned.deleted.bytes > 3 << 20, "{pruned:?}");
+        assert!(appliance.storage.bytes() < full - (2 << 20));
+        assert!(!appliance.storage.paths("reserve").is_empty(), "there is room again for the next time");
+        let again = appliance.restarted().await;
+        assert!(again.holds(&first, &contents).await.unwrap());
+        again.back_up(&files(3)).await.unwrap();
+        again.must_be_sound().await;
+    });
+}
+
+/// A file system of a few megabytes, gone with the value.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// None where this process may not mount anything.
+    fn mount(name: &str, megabytes: u32) -> Option<Self> {
+        let path = std::env::temp_dir().join(format!("holdfast-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        let size = format!("size={megabytes}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&path).status();
+        mounted.is_ok_and(|status| status.success()).then_some(Self(path))
+    }
+
+    /// Leaves not one byte free.
+    fn fill(&self) {
+        let mut filler = File::create(self.0.join("filler")).unwrap();
+        while filler.write_all(&[7; 512]).is_ok() {}
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // What cannot be unmounted goes with the machine.
+        let _ = Command::new("umount").arg(&self.0).status();
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn deleting_works_on_a_real_file_system_without_a_free_byte() {
+    run(async {
+        let Some(disk) = Disk::mount("full", 24) else {
+            let _ =
+                writeln!(std::io::stderr(), "SKIPPED: deleting on a full file system: no tmpfs can be mounted here");
+            return;
+        };
+        let keyring = SharedKeyring::new(Keyring::generate().with_domain("acme"));
+        let domain = keyring.current().domain_of("acme").unwrap();
+        let storage = Arc::new(Local::new(disk.0.join("repository")));
+        let repository = Repository::open_or_create(storage.clone(), keyring.clone()).await.unwrap();
+        let back_up = async |seed, megabytes: usize| {
+            let plan = BackupPlan {
+                backup: BackupId::random(),
+                domain,
+                parent: None,
+                component: None,
+                started_ms: 1,
+                compression: Compression::default(),
+            };
+            let writer = repository.begin_backup(plan).await?;
+            let mut entry = writer.begin_entry(file("large"), ContentClass::Pages(8192)).await?;
+            entry.write(&noise(seed, megabytes << 20)).await?;
+            entry.finish().await?;
+            writer.commit(record("one"), "{}".into()).await
+        };
+        let kept = back_up(1, 4).await.unwrap();
+        let gone = back_up(2, 8).await.unwrap();
+        disk.fill();
+        assert_eq!(back_up(3, 1).await.unwrap_err().code(), "storage-full");
+        repository.remove_backup(domain, gone.backup, 1).await.unwrap();
+        let pruned = repository.prune(domain, NOW, &|_, _, _| {}).await.unwrap();
+        assert!(pruned.deleted.bytes > 8 << 20, "{pruned:?}");
+        back_up(3, 4).await.unwrap();
+        let structure = repository.check_structure(domain, &|_, _| {}).await.unwrap();
+        assert_eq!((structure.backups, structure.damages), (2, vec![]));
+        let reader = repository.open_backup(domain, kept.backup).await.unwrap();
+        assert_eq!(read(&reader, "large", 0, None).await.unwrap(), noise(1, 4 << 20));
+    });
+}
+
+#[test]
+fn what_somebody_holds_is_not_removed() {
+    run(async {
+        let here = Appliance::new().await;
+        let there = Appliance::at(Memory::new(), here.keyring.clone()).await.unwrap();
+        let held = here.back_up(&files(1)).await.unwrap();
+        let hold = Hold { name: "alice".into(), reason: "audit".into(), at_ms: 5 };
+        here.repository.set_holds(here.domain, held.backup, vec![hold.clone()]).await.unwrap();
+        here.repository.amend(here.domain, vec![held.clone()]).await.unwrap();
+        there.repository.copy_backup(&here.repository, here.domain, held.backup, &|_, _| {}).await.unwrap();
+        for place in [&here, &there.restarted().await] {
+            let error = place.repository.remove_backup(place.domain, held.backup, 6).await.unwrap_err();
+            assert!(error.code() == "backup-held" && error.hint().is_some(), "{error}");
+            let holds = place.repository.holds(place.domain).await.unwrap();
+            assert_eq!(holds[&held.backup], std::slice::from_ref(&hold));
+            place.repository.set_holds(place.domain, held.backup, vec![]).await.unwrap();
+            assert!(place.repository.holds(place.domain).await.unwrap().is_empty());
+            place.remove(&held).await;
+        }
+    });
+}
