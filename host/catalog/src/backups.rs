@@ -75,10 +75,24 @@ pub struct BackupRow {
     pub parent: Option<String>,
     /// The job that makes or made it.
     pub job_id: Option<String>,
+    /// Who holds it. Absent in what 0.1.0 wrote.
+    #[serde(default)]
+    pub holds: Vec<HoldRow>,
     /// Milliseconds since 1970.
     pub updated_ms: i64,
     /// Grows with each change.
     pub resource_version: u64,
+}
+
+/// A person's pin on a backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldRow {
+    /// Who holds it, or for what; a backup has one hold of each name.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+    /// Since when, in milliseconds since 1970.
+    pub at_ms: i64,
 }
 
 impl BackupRow {
@@ -291,6 +305,7 @@ fn columns(row: &BackupRow) -> Result<Columns, Fault> {
         ("document", row.document.clone().into()),
         ("parent", row.parent.clone().into()),
         ("job_id", row.job_id.clone().into()),
+        ("holds", json(&row.holds)?),
         ("updated_ms", row.updated_ms.into()),
         ("resource_version", integer(row.resource_version)),
     ])
@@ -327,6 +342,7 @@ pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<BackupRow> {
         document: row.get("document")?,
         parent: row.get("parent")?,
         job_id: row.get("job_id")?,
+        holds: read_json(row, "holds")?,
         updated_ms: row.get("updated_ms")?,
         resource_version: read_count(row, "resource_version")?,
     })

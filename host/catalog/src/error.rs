@@ -104,6 +104,16 @@ pub enum Error {
         /// The state it is in.
         state: BackupState,
     },
+    /// Somebody holds the backup.
+    #[error("the backup is held by {name}: {reason}")]
+    Held {
+        /// Uid of the backup.
+        uid: String,
+        /// Who holds it, or for what.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// The job's state does not allow the change.
     #[error("the job '{id}' is {state}")]
     JobState {
@@ -195,6 +205,7 @@ impl Error {
             Self::Stale { .. } => "changed-meanwhile",
             Self::NotFound { .. } => "not-found",
             Self::BackupState { .. } => "backup-state",
+            Self::Held { .. } => "backup-held",
             Self::JobState { .. } => "job-state",
             Self::BadCursor(_) => "bad-cursor",
             Self::NotEmpty => "catalog-not-empty",
@@ -224,6 +235,7 @@ impl Error {
                 "Its backups are still kept. Add the instance with --adopt to go on with them, or choose another name."
             }
             Self::BackupRunning { .. } => "Wait until it has finished, or cancel its job.",
+            Self::Held { .. } => "Release it first with `holdfast backup release`, if it is not needed any more.",
             Self::PluginExists { .. } => "Remove that plugin first.",
             Self::EngineInUse { .. } => {
                 "Remove those instances first; `holdfast instance list` shows them. Their backups stay, and can be restored without the plugin installed."

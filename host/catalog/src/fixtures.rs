@@ -148,6 +148,7 @@ pub(crate) fn backup(uid: &str, instance: &str, created_ms: i64) -> BackupRow {
         document: None,
         parent: None,
         job_id: None,
+        holds: Vec::new(),
         updated_ms: created_ms,
         resource_version: 1,
     }

@@ -36,7 +36,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use audit::AuditRow;
-pub use backups::{BackupRow, BackupSuccess, InsertedBackup};
+pub use backups::{BackupRow, BackupSuccess, HoldRow, InsertedBackup};
 pub use copies::{CopyRow, OffsiteRow, TargetCounts};
 pub use counts::Counts;
 pub use error::Error;

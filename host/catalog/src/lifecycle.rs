@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, params};
 
 use crate::error::Fault;
-use crate::{BackupRow, BackupState, BackupSuccess, Catalog, CopyRow, CopyState, Error, JobError, backups, copies};
+use crate::{
+    BackupRow, BackupState, BackupSuccess, Catalog, CopyRow, CopyState, Error, HoldRow, JobError, backups, copies,
+};
 
 /// What people may edit of a backup; what is absent stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,11 +100,36 @@ impl Catalog {
         self.change_backup("recording a verification", uid, now_ms, only(BackupState::Succeeded), record).await
     }
 
-    /// A finished backup is to be deleted from all targets.
+    /// A finished backup is to be deleted from all targets. Refused: [`Error::Held`].
     pub async fn backup_deleting(&self, uid: &str, now_ms: i64) -> Result<BackupRow, Error> {
-        let delete = |row: &mut BackupRow| row.state = BackupState::Deleting;
-        self.change_backup("recording a deletion's start", uid, now_ms, |row| row.state != BackupState::Pending, delete)
-            .await
+        let uid = uid.to_owned();
+        self.write("recording a deletion's start", move |db| {
+            if let Some(hold) = found(db, &uid)?.holds.into_iter().next() {
+                return Err(Error::Held { uid, name: hold.name, reason: hold.reason }.into());
+            }
+            let delete = |row: &mut BackupRow| row.state = BackupState::Deleting;
+            change(db, &uid, now_ms, |row| row.state != BackupState::Pending, delete)
+        })
+        .await
+    }
+
+    /// Somebody holds a backup that succeeded; a hold of that name is replaced.
+    pub async fn backup_held(&self, uid: &str, hold: HoldRow) -> Result<BackupRow, Error> {
+        let now_ms = hold.at_ms;
+        let record = |row: &mut BackupRow| {
+            row.holds.retain(|other| other.name != hold.name);
+            row.holds.push(hold);
+        };
+        self.change_backup("recording a hold", uid, now_ms, only(BackupState::Succeeded), record).await
+    }
+
+    /// The hold of that name ends, all of them without a name.
+    pub async fn backup_released(&self, uid: &str, name: Option<&str>, now_ms: i64) -> Result<BackupRow, Error> {
+        let name = name.map(str::to_owned);
+        let release = move |row: &mut BackupRow| {
+            row.holds.retain(|hold| name.as_ref().is_some_and(|name| hold.name != *name));
+        };
+        self.change_backup("recording a release", uid, now_ms, |_| true, release).await
     }
 
     /// A backup that was Deleting is gone everywhere: its row and its copies' rows go too.
@@ -265,6 +292,27 @@ mod tests {
         let copies = catalog.copies_of(&["b1".to_owned()]).await.unwrap();
         let copy = &copies["b1"][0];
         assert_eq!((copy.state, copy.durable_ms, copy.copied_bytes), (CopyState::Durable, Some(3_000), 300));
+    }
+
+    #[tokio::test]
+    async fn what_somebody_holds_is_not_deleted_before_it_is_released() {
+        let catalog = Fixture::new().await;
+        catalog.succeeded("b1", "pg", 1_000).await;
+        let hold =
+            |name: &str, reason: &str, at_ms| HoldRow { name: name.to_owned(), reason: reason.to_owned(), at_ms };
+        catalog.backup_held("b1", hold("alice", "audit", 2_000)).await.unwrap();
+        catalog.backup_held("b1", hold("bob", "court", 3_000)).await.unwrap();
+        let row = catalog.backup_held("b1", hold("alice", "audit of 2026", 4_000)).await.unwrap();
+        assert_eq!(row.holds, [hold("bob", "court", 3_000), hold("alice", "audit of 2026", 4_000)]);
+        assert_eq!(catalog.backup_by_uid("b1").await.unwrap(), Some(row));
+        let error = catalog.backup_deleting("b1", 5_000).await.unwrap_err();
+        assert!(matches!(error, Error::Held { ref reason, .. } if reason == "court"), "{error}");
+        catalog.backup_released("b1", Some("bob"), 6_000).await.unwrap();
+        assert_eq!(catalog.backup_deleting("b1", 7_000).await.unwrap_err().code(), "backup-held");
+        assert_eq!(catalog.backup_released("b1", None, 8_000).await.unwrap().holds, []);
+        catalog.backup_deleting("b1", 9_000).await.unwrap();
+        let error = catalog.backup_held("b1", hold("alice", "too late", 9_000)).await.unwrap_err();
+        assert_eq!(error.code(), "backup-state");
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_catalog::{Catalog, TargetRow};
-use holdfast_repository::{Compression, Keyring, Repository, SharedKeyring, UnlockKey};
+use holdfast_repository::{Compression, Keyring, Repository, SharedKeyring, UnlockKey, WriterId};
 use holdfast_sandbox::{Compiler, Limits, RuntimeOptions};
 use tokio::sync::OnceCell;
 
@@ -53,6 +53,10 @@ pub(crate) struct State {
     pub(crate) queue: Queue,
     /// Targets that somebody wants to be copied to outside of their window too, by uid.
     pub(crate) hurried: Mutex<BTreeSet<String>>,
+    /// Shared by everything that reads or writes at a target, and taken alone by who deletes at once.
+    pub(crate) at_work: tokio::sync::RwLock<()>,
+    /// Names this appliance in the heads that it writes, over restarts.
+    pub(crate) writer: WriterId,
     recovered: AtomicBool,
     /// Changes of the catalog that heads do not hold: how many there were, and how many of them an export holds.
     pub(crate) changes: AtomicU64,
@@ -65,6 +69,9 @@ pub(crate) const MODE: &str = "mode";
 pub(crate) const RECOVERED: &str = "recovered";
 /// Meta key: the highest epoch that this appliance writes in, decimal. It survives restarts: a target that is ahead of it has another writer.
 const EPOCH: &str = "epoch";
+
+/// Meta key: the id under which this appliance writes heads, hexadecimal.
+const WRITER: &str = "writer";
 
 impl Appliance {
     /// Opens the data directory (making keys, catalog, primary and admin token at first start), heals what a crash left, starts the queue.
@@ -82,6 +89,7 @@ impl Appliance {
         let plugins = Plugins::load(runtime, &options.components).await?;
         plugins.load_installed(&data, catalog.plugins().await?).await?;
         let recovered = catalog.meta(MODE).await?.is_some_and(|mode| mode == RECOVERED.as_bytes());
+        let writer = own_writer(&catalog).await?;
         let state = Arc::new(State {
             data,
             catalog,
@@ -93,6 +101,8 @@ impl Appliance {
             repositories: Mutex::default(),
             queue: Queue::new(options.workers),
             hurried: Mutex::default(),
+            at_work: tokio::sync::RwLock::default(),
+            writer,
             recovered: AtomicBool::new(recovered),
             // What was changed before this start may be in no export.
             changes: AtomicU64::new(1),
@@ -202,7 +212,7 @@ impl State {
             self.catalog.meta(EPOCH).await?.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok()).unwrap_or(0);
         if found <= own {
             rollback::must_hold_all(self, target, &repository).await?;
-            return Ok(repository);
+            return Ok(repository.with_writer(self.writer));
         }
         Err(Error::conflict("superseded", format!("another appliance has taken the target {} over (epoch {found}, ours is {own})", target.name))
             .hint("Stop this appliance. If it shall be the writer again, recover into a new data directory and take over there."))
@@ -245,6 +255,17 @@ impl State {
     pub(crate) async fn audit(&self, who: &crate::Principal, action: &str, subject: &str) -> Result<(), Error> {
         Ok(self.catalog.audit(clock::now_ms(), &who.name, action, subject, "").await?)
     }
+}
+
+/// The id under which this appliance writes. An export does not hold it: who is born again is another writer.
+async fn own_writer(catalog: &Catalog) -> Result<WriterId, Error> {
+    let kept = catalog.meta(WRITER).await?.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
+    if let Some(writer) = kept {
+        return Ok(writer);
+    }
+    let writer = WriterId::random();
+    catalog.set_meta(WRITER, writer.to_string().as_bytes()).await?;
+    Ok(writer)
 }
 
 /// The highest epoch that a target's heads know.

@@ -1,15 +1,18 @@
 //! Operations on backups.
 
 use holdfast_catalog::{
-    BackupRow, BackupState, CopyRow, CopyState, IdempotencyKey, InsertedBackup, InstanceRow, TargetRow,
+    BackupRow, BackupState, CopyRow, CopyState, HoldRow, IdempotencyKey, InsertedBackup, InstanceRow, TargetRow,
 };
-use holdfast_repository::{BackupId, BackupReader, DomainId, EntryKind, Repository};
+use holdfast_repository::{BackupId, BackupReader, DomainId, EntryKind, Hold, Repository};
 
 use crate::appliance::State;
 use crate::jobs::{self, JobKind};
 use crate::names::{InstanceName, check_backup_name};
-use crate::resources::{Backup, BackupEntry, CreateBackup, CreateVerification, Job, Page};
+use crate::resources::{Backup, BackupEntry, CreateBackup, CreateHold, CreateVerification, Job, Page, ReleaseHold};
 use crate::{Appliance, Error, ErrorKind, ListQuery, Principal, clock, instances, targets, views};
+
+/// Characters of a hold's reason.
+const HOLD_REASON_MAX: usize = 500;
 
 impl Appliance {
     /// Queues a backup. 422 while another backup of the instance runs; a repeated `idempotency_key` gets its first answer.
@@ -119,7 +122,7 @@ impl Appliance {
         Ok(views::job(&job))
     }
 
-    /// Deletes a backup everywhere, by name or uid. Its chunks stay until prune.
+    /// Deletes a backup everywhere, by name or uid. What it alone needs is condemned soon, and deleted seven days later.
     pub async fn delete_backup(&self, who: &Principal, name: &InstanceName, backup: &str) -> Result<(), Error> {
         let state = &self.0;
         state.must_be_writer("deleting a backup")?;
@@ -134,12 +137,69 @@ impl Appliance {
         }
         let (domain, id) = ids(state, &row)?;
         let holders = holders(state, &row.uid).await?;
-        state.catalog.backup_deleting(&row.uid, clock::now_ms()).await?;
-        for target in holders {
-            state.repository(&target).await?.remove_backup(domain, id, clock::unsigned(clock::now_ms())).await?;
+        let row = state.catalog.backup_deleting(&row.uid, clock::now_ms()).await?;
+        for target in &holders {
+            // One that could not be told of a release must not hold on to it.
+            hold_at(state, &row, target).await?;
+            state.repository(target).await?.remove_backup(domain, id, clock::unsigned(clock::now_ms())).await?;
+        }
+        for target in &holders {
+            jobs::prune::soon(state, target).await?;
         }
         state.catalog.backup_deleted(&row.uid).await?;
         state.audit(who, "backup.delete", &format!("{name}/{}", row.name)).await?;
+        jobs::export::soon(state).await
+    }
+
+    /// Holds a backup: while anybody does, nothing deletes it.
+    pub async fn hold_backup(
+        &self,
+        who: &Principal,
+        name: &InstanceName,
+        backup: &str,
+        request: CreateHold,
+    ) -> Result<Backup, Error> {
+        let state = &self.0;
+        state.must_be_writer("holding a backup")?;
+        let reason = request.reason.trim();
+        if reason.is_empty() || reason.chars().count() > HOLD_REASON_MAX || reason.chars().any(char::is_control) {
+            return Err(Error::invalid("bad-reason", "a hold needs a reason")
+                .hint(format!("Say in at most {HOLD_REASON_MAX} characters why the backup must stay.")));
+        }
+        let row = find_usable(state, name, backup).await?;
+        let hold = HoldRow { name: who.name.clone(), reason: reason.to_owned(), at_ms: clock::now_ms() };
+        let row = state.catalog.backup_held(&row.uid, hold).await?;
+        self.tell_holds(&row).await?;
+        state.audit(who, "backup.hold", &row.full_name()).await?;
+        self.view_backup(row).await
+    }
+
+    /// Ends one hold of a backup, or all of them.
+    pub async fn release_backup(
+        &self,
+        who: &Principal,
+        name: &InstanceName,
+        backup: &str,
+        request: ReleaseHold,
+    ) -> Result<Backup, Error> {
+        let state = &self.0;
+        state.must_be_writer("releasing a backup")?;
+        let row = find(state, name, backup).await?;
+        let row = state.catalog.backup_released(&row.uid, request.name.as_deref(), clock::now_ms()).await?;
+        self.tell_holds(&row).await?;
+        state.audit(who, "backup.release", &row.full_name()).await?;
+        self.view_backup(row).await
+    }
+
+    /// Writes a backup's holds into the heads of its targets. One that does not answer is told when the backup is to be deleted there: the catalog
+    /// stands in the way until then.
+    async fn tell_holds(&self, row: &BackupRow) -> Result<(), Error> {
+        let state = &self.0;
+        for target in holders(state, &row.uid).await? {
+            if let Err(error) = hold_at(state, row, &target).await {
+                tracing::warn!(backup = %row.full_name(), target = %target.name, %error, "a target was not told who holds the backup");
+            }
+        }
         jobs::export::soon(state).await
     }
 
@@ -147,6 +207,17 @@ impl Appliance {
         let copies = copies(&self.0, &row.uid).await?;
         Ok(views::backup(&row, &copies, &self.0.catalog.targets().await?))
     }
+}
+
+/// Makes a target's heads say of a backup's holds what the catalog says.
+async fn hold_at(state: &State, row: &BackupRow, target: &TargetRow) -> Result<(), Error> {
+    let (domain, id) = ids(state, row)?;
+    let holds = row.holds.iter().map(|hold| Hold {
+        name: hold.name.clone(),
+        reason: hold.reason.clone(),
+        at_ms: clock::unsigned(hold.at_ms),
+    });
+    Ok(state.repository(target).await?.set_holds(domain, id, holds.collect()).await?)
 }
 
 async fn new_row(state: &State, instance: &InstanceRow, request: CreateBackup) -> Result<BackupRow, Error> {
@@ -210,6 +281,7 @@ async fn new_row(state: &State, instance: &InstanceRow, request: CreateBackup) -
         document: None,
         parent: None,
         job_id: None,
+        holds: Vec::new(),
         updated_ms: now,
         resource_version: 1,
     })

@@ -152,6 +152,7 @@ impl Appliance {
         for target in &all {
             let storage = targets::storage(target, &state.keyring.current())?;
             let repository = holdfast_repository::Repository::open_or_create(storage, state.keyring.clone()).await?;
+            let repository = repository.with_writer(state.writer);
             repository.take_over().await?;
             rollback::start_over(state, target, &repository).await?;
             epoch = epoch.max(newest_epoch(&repository).await?);

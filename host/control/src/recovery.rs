@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use holdfast_catalog::{
-    BackupRow, BackupState, Catalog, CopyRow, CopyState, InstanceRow, SNAPSHOT_VERSION, Snapshot, TargetRole, TargetRow,
+    BackupRow, BackupState, Catalog, CopyRow, CopyState, HoldRow, InstanceRow, SNAPSHOT_VERSION, Snapshot, TargetRole,
+    TargetRow,
 };
 use holdfast_repository::{
     BackupId, BackupReader, BackupRecord, DomainId, Keyring, RecoveryKit, Repository, SharedKeyring, WriterId,
@@ -170,6 +171,7 @@ pub async fn recover(mut request: RecoverRequest) -> Result<Recovered, Error> {
     let others = comparison::known_targets(&snapshot, &request)?;
     let (mut snapshot, target) = reborn(snapshot, &records, &request, &data, &keyring);
     recall_documents(&opened.repository, &records, &mut snapshot).await?;
+    recall_holds(&opened, &mut snapshot).await?;
     let comparison = comparison::compare(&opened, &records, target.as_ref(), others).await?;
     let recovered = Recovered {
         repository: keyring.repository().to_string(),
@@ -319,6 +321,22 @@ async fn recall_documents(
     Ok(())
 }
 
+/// Who holds a backup is in the heads, which are newer than any export.
+async fn recall_holds(opened: &Opened, snapshot: &mut Snapshot) -> Result<(), Error> {
+    let mut held = BTreeMap::new();
+    for domain in opened.keyring.current().domains() {
+        let holds = opened.repository.holds(domain).await?;
+        held.extend(holds.into_iter().map(|(backup, holds)| (backup.to_string(), holds)));
+    }
+    for row in &mut snapshot.backups {
+        let holds = held.remove(&row.uid).into_iter().flatten();
+        row.holds = holds
+            .map(|hold| HoldRow { name: hold.name, reason: hold.reason, at_ms: clock::signed(hold.at_ms) })
+            .collect();
+    }
+    Ok(())
+}
+
 /// The row of the target that was recovered from, with the credentials that worked. Its uid.
 fn adopt_target(snapshot: &mut Snapshot, request: &RecoverRequest, keyring: &Keyring) -> String {
     let known =
@@ -438,6 +456,7 @@ fn backup_row(record: &BackupRecord, now: i64) -> BackupRow {
         document: None,
         parent: record.parent.map(|parent| parent.to_string()),
         job_id: None,
+        holds: Vec::new(),
         updated_ms: now,
         resource_version: 1,
     }

@@ -5,7 +5,7 @@ use holdfast_sandbox::Author;
 
 use crate::appliance::State;
 use crate::jobs::{self, JobKind};
-use crate::resources::{CreateCheck, Job, RepositoryStats};
+use crate::resources::{CreateCheck, CreatePrune, Job, RepositoryStats};
 use crate::{Appliance, Error, Principal, targets, views};
 
 impl Appliance {
@@ -45,6 +45,24 @@ impl Appliance {
         };
         let job = jobs::enqueue(state, JobKind::Check, Author::Ours, target.name, &payload).await?;
         state.audit(who, "repository.check", &job.subject).await?;
+        Ok(views::job(&job))
+    }
+}
+
+impl Appliance {
+    /// Queues a prune of one target.
+    pub async fn prune_repository(&self, who: &Principal, request: CreatePrune) -> Result<Job, Error> {
+        let state = &self.0;
+        state.must_be_writer("pruning")?;
+        let target = match &request.target {
+            Some(name) => targets::find(state, name).await?,
+            None => targets::primary(state).await?,
+        };
+        let payload = jobs::prune::Payload { target: target.name.clone(), dry_run: request.dry_run, now: request.now };
+        // A dry run stands in no prune's way: it has a lane of its own.
+        let subject = if request.dry_run { format!("{} (dry run)", target.name) } else { target.name };
+        let job = jobs::enqueue(state, JobKind::Prune, Author::Ours, subject, &payload).await?;
+        state.audit(who, "repository.prune", &job.subject).await?;
         Ok(views::job(&job))
     }
 }

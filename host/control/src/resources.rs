@@ -159,7 +159,37 @@ pub struct Backup {
     pub resource_version: String,
     /// The server that it was taken from, once that is known.
     pub source: Option<Source>,
+    /// Who holds it: while anybody does, nothing deletes it.
+    #[serde(default)]
+    pub holds: Vec<BackupHold>,
     pub status: BackupStatus,
+}
+
+/// A person's pin on a backup.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupHold {
+    /// Who holds it.
+    pub name: String,
+    pub reason: String,
+    pub at: String,
+}
+
+/// What holds a backup.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateHold {
+    /// Why it must stay.
+    pub reason: String,
+}
+
+/// Which hold ends.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReleaseHold {
+    /// Who held it; else all holds end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// Where a backup was taken from.
@@ -250,7 +280,7 @@ pub struct CreateBackup {
 #[serde(rename_all = "camelCase")]
 pub struct Job {
     pub id: String,
-    /// `backup`, `restore`, `verify`, `replicate`, `export`, `check`, `rewrap`, `shred`.
+    /// `backup`, `restore`, `verify`, `replicate`, `export`, `check`, `prune`, `rewrap`, `shred`.
     pub kind: String,
     /// `Queued`, `Running`, `Succeeded`, `Failed`, `Cancelled`.
     pub state: String,
@@ -600,6 +630,58 @@ pub struct CreateCheck {
     /// Puts back what other targets have undamaged.
     #[serde(default)]
     pub heal: bool,
+}
+
+/// What a prune is asked to do.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreatePrune {
+    /// Else the primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Only says what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Deletes what is dead at once: for the only appliance, which knows that nobody else reads there.
+    #[serde(default)]
+    pub now: bool,
+}
+
+/// The result of a prune job.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PruneReport {
+    pub target: String,
+    pub dry_run: bool,
+    pub now: bool,
+    /// Dead objects that are deleted seven days from now, or at once.
+    pub condemned: PruneTally,
+    /// Half-dead packs whose living chunks were moved.
+    pub repacked: PruneTally,
+    /// Bytes of those chunks.
+    pub moved_bytes: u64,
+    pub deleted: PruneTally,
+    /// What is dead and stays, by reason: `condemned` (its seven days are not over), `young` (no head names it yet, it may be a part of
+    /// work that goes on), `refused` (the target does not let it go), `damaged`, `no-room` (to move what lives in half-dead packs).
+    pub kept: BTreeMap<String, PruneKept>,
+}
+
+/// Objects and their bytes.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PruneTally {
+    pub objects: u64,
+    pub bytes: u64,
+}
+
+/// What stays for one reason.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PruneKept {
+    pub objects: u64,
+    pub bytes: u64,
+    /// When the first of it may be deleted.
+    pub until: Option<String>,
 }
 
 /// The result of a check job.

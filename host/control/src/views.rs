@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_catalog::{
-    BackupRow, BackupState, CopyRow, CopyState, InstanceRow, JobRow, JobState, TargetCounts, TargetRow,
+    BackupRow, BackupState, CopyRow, CopyState, HoldRow, InstanceRow, JobRow, JobState, TargetCounts, TargetRow,
 };
 use holdfast_repository::Verification;
 use holdfast_sandbox::Description;
 
 use crate::plugins::Loaded;
 use crate::resources::{
-    Backup, BackupStatus, Instance, InstanceStatus, Job, JobError, PluginInfo, Progress, SiteCopy, Source, Target,
-    TargetStatus, Verified,
+    Backup, BackupHold, BackupStatus, Instance, InstanceStatus, Job, JobError, PluginInfo, Progress, SiteCopy, Source,
+    Target, TargetStatus, Verified,
 };
 use crate::{clock, words};
 
@@ -125,6 +125,7 @@ pub(crate) fn backup(row: &BackupRow, copies: &[CopyRow], targets: &[TargetRow])
         updated_at: clock::text(row.updated_ms),
         resource_version: row.resource_version.to_string(),
         source: row.document.as_deref().and_then(source),
+        holds: row.holds.iter().map(hold).collect(),
         status: BackupStatus {
             state: row.state.to_string(),
             phase: row.phase.clone(),
@@ -146,6 +147,10 @@ pub(crate) fn backup(row: &BackupRow, copies: &[CopyRow], targets: &[TargetRow])
             job: row.job_id.clone(),
         },
     }
+}
+
+fn hold(hold: &HoldRow) -> BackupHold {
+    BackupHold { name: hold.name.clone(), reason: hold.reason.clone(), at: clock::text(hold.at_ms) }
 }
 
 /// What a plugin's inventory says of the server.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::format::directory::StoredRecord;
-use crate::heads::Change;
+use crate::heads::{Change, DomainState};
 use crate::repository::Repository;
 use crate::{BackupId, DomainId, Error, Hold};
 
@@ -23,5 +23,13 @@ impl Repository {
         let state = self.state(domain).await?;
         let held = state.records.iter().filter(|(_, stored)| !stored.holds.is_empty());
         Ok(held.map(|(backup, stored)| (*backup, stored.holds.clone())).collect())
+    }
+}
+
+/// Refuses to let a backup go that somebody holds.
+pub(crate) fn must_not_be_held(state: &DomainState, backup: BackupId) -> Result<(), Error> {
+    match state.records.get(&backup).and_then(|stored| stored.holds.first()) {
+        Some(hold) => Err(Error::Held { backup, name: hold.name.clone(), reason: hold.reason.clone() }),
+        None => Ok(()),
     }
 }

@@ -13,6 +13,7 @@ use crate::format::directory::StoredRecord;
 use crate::format::index::{Index, IndexClear};
 use crate::format::{Kind, path};
 use crate::heads::{Change, DomainState, read_on};
+use crate::holds::must_not_be_held;
 use crate::index::IndexTable;
 use crate::keyring::{Keyring, SharedKeyring, newest_generation, publish, sealed_of};
 use crate::layout::{RepositoryFile, recover_text};
@@ -285,9 +286,7 @@ impl Repository {
     /// Errors: somebody holds it.
     pub async fn remove_backup(&self, domain: DomainId, backup: BackupId, now_ms: u64) -> Result<(), Error> {
         self.commit(domain, |state| {
-            if let Some(hold) = state.records.get(&backup).and_then(|stored| stored.holds.first()) {
-                return Err(Error::Held { backup, name: hold.name.clone(), reason: hold.reason.clone() });
-            }
+            must_not_be_held(state, backup)?;
             let is_here = state.backups.contains_key(&backup);
             Ok(is_here.then(|| Change { removed: vec![(backup, now_ms)], ..Change::default() }))
         })

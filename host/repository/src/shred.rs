@@ -10,6 +10,7 @@ use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use crate::chunk::ChunkId;
 use crate::format::path;
 use crate::heads::Change;
+use crate::holds::must_not_be_held;
 use crate::repository::Repository;
 use crate::{BackupId, DomainId, Error};
 
@@ -48,6 +49,7 @@ impl Repository {
     pub async fn shred_backup(&self, domain: DomainId, backup: BackupId, now_ms: u64) -> Result<Vec<String>, Error> {
         let prefix = path::keys_prefix(domain, backup);
         self.commit(domain, |state| {
+            must_not_be_held(state, backup)?;
             let is_here = state.backups.contains_key(&backup);
             let dropped: Vec<_> = state.objects_below(prefix.clone()).map(|(path, _)| path.clone()).collect();
             let removed = if is_here { vec![(backup, now_ms)] } else { Vec::new() };

@@ -23,6 +23,7 @@ mod obstacles;
 mod offsite;
 mod plugins;
 mod promotion;
+mod prune;
 mod reader;
 mod rebirth;
 mod resets;

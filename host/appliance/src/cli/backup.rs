@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 use holdfast_control::InstanceName;
-use holdfast_control::resources::{Backup, BackupEntry, CreateBackup, CreateVerification, Instance, Job, Page, Target};
+use holdfast_control::resources::{
+    Backup, BackupEntry, CreateBackup, CreateHold, CreateVerification, Instance, Job, Page, ReleaseHold, Target,
+};
 
 use super::output::{print, print_list};
 use super::progress::Meter;
@@ -44,6 +46,24 @@ pub enum Command {
     },
     /// Prove that a backup can be restored (exit 1 if it did not pass)
     Verify(VerifyArguments),
+    /// Hold a backup: while anybody does, nothing deletes it
+    Hold {
+        /// Which
+        #[arg(value_name = "ORG/PROJ/NAME/BACKUP")]
+        backup: BackupName,
+        /// Why it must stay
+        #[arg(long)]
+        reason: String,
+    },
+    /// End the holds of a backup
+    Release {
+        /// Which
+        #[arg(value_name = "ORG/PROJ/NAME/BACKUP")]
+        backup: BackupName,
+        /// Only the hold of this name; else all
+        #[arg(long, value_parser = values::word)]
+        name: Option<String>,
+    },
     /// Delete a backup
     Delete {
         /// Which
@@ -135,6 +155,14 @@ pub async fn run(common: &Common, command: Command) -> Result<Exit, Failure> {
             let list: Page<BackupEntry> =
                 client.pages(&format!("{}/entries", path(&backup)), &[("prefix", prefix)]).await?;
             print_list(common.output, &list)?;
+        }
+        Command::Hold { backup, reason } => {
+            let held: Backup = client.post(&format!("{}/hold", path(&backup)), &CreateHold { reason }).await?;
+            print(common.output, &held)?;
+        }
+        Command::Release { backup, name } => {
+            let released: Backup = client.post(&format!("{}/release", path(&backup)), &ReleaseHold { name }).await?;
+            print(common.output, &released)?;
         }
         Command::Delete { backup } => {
             client.delete(&path(&backup)).await?;

@@ -2,8 +2,8 @@
 
 use holdfast_control::Recovered;
 use holdfast_control::resources::{
-    Backup, BackupEntry, CheckReport, Instance, InstanceCheck, Job, LogLine, Member, PluginInfo, Problem, Recipient,
-    RecipientRemoved, RepositoryStats, RewrapReport, Rotation, Source, Status, Target,
+    Backup, BackupEntry, CheckReport, Instance, InstanceCheck, Job, LogLine, Member, PluginInfo, Problem, PruneReport,
+    Recipient, RecipientRemoved, RepositoryStats, RewrapReport, Rotation, Source, Status, Target,
 };
 use serde::Serialize;
 
@@ -107,6 +107,7 @@ impl Shown for Backup {
             ("job", optional(status.job.as_ref())),
             ("uid", self.uid.clone()),
         ]);
+        details.extend(self.holds.iter().map(|hold| ("held by", format!("{}: {}", hold.name, hold.reason))));
         details.extend(status.warnings.iter().map(|warning| ("warning", warning.clone())));
         details.extend(status.sites.iter().map(|copy| {
             let trouble = copy.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
@@ -411,6 +412,29 @@ impl Shown for CheckReport {
             self.healed_objects.to_string(),
             self.damages_found.to_string(),
             self.losses_found.to_string(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.target.clone()
+    }
+}
+
+impl Shown for PruneReport {
+    const HEADINGS: &'static [&'static str] =
+        &["target", "condemned", "size", "repacked", "moved", "deleted", "freed", "kept"];
+
+    fn cells(&self) -> Vec<String> {
+        let kept: u64 = self.kept.values().map(|kept| kept.objects).sum();
+        vec![
+            self.target.clone(),
+            self.condemned.objects.to_string(),
+            size(self.condemned.bytes),
+            self.repacked.objects.to_string(),
+            size(self.moved_bytes),
+            self.deleted.objects.to_string(),
+            size(self.deleted.bytes),
+            kept.to_string(),
         ]
     }
 

@@ -9,7 +9,7 @@ use holdfast_repository::{Damage, Digest, DomainId, Loss, Repository};
 use holdfast_sandbox::Events;
 use serde::{Deserialize, Serialize};
 
-use super::Context;
+use super::{Context, stop_if_cancelled};
 use crate::resources::{CheckReport, DamagedObject, LostRange};
 use crate::{Error, ErrorKind, targets};
 
@@ -52,6 +52,7 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
         let mut damages = structure(context, &repository, domain, &mut report).await?;
         if payload.read_data {
             damages.extend(packs(context, &repository, domain, &payload, &mut progress).await?);
+            damages.extend(refs(context, &repository, domain).await?);
         }
         damages.sort_unstable_by(|left, right| left.path.cmp(&right.path));
         damages.dedup_by(|left, right| left.path == right.path);
@@ -112,6 +113,14 @@ async fn packs(
     }
     let damaged = progress.damaged.get(&name).into_iter().flatten();
     Ok(damaged.map(DamagedObject::to_damage).collect())
+}
+
+/// Compares what backups reach with the refs by which prune goes: an opinion that needs data keys and reads lists.
+async fn refs(context: &Context, repository: &Repository, domain: DomainId) -> Result<Vec<Damage>, Error> {
+    stop_if_cancelled(context)?;
+    let reporter = context.reporter.clone();
+    let progress = move |done, total| reporter.progress("comparing refs", done, Some(total), "backups");
+    Ok(repository.check_refs(domain, &progress).await?)
 }
 
 /// Puts back what any other target has as it was committed; what is left is damaged everywhere.

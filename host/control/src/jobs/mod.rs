@@ -5,6 +5,7 @@
 pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod export;
+pub(crate) mod prune;
 mod queue;
 mod recording;
 pub(crate) mod replicate;
@@ -40,18 +41,20 @@ pub(crate) enum JobKind {
     Replicate,
     Export,
     Check,
+    Prune,
     Rewrap,
     Shred,
 }
 
 impl JobKind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Backup,
         Self::Restore,
         Self::Verify,
         Self::Replicate,
         Self::Export,
         Self::Check,
+        Self::Prune,
         Self::Rewrap,
         Self::Shred,
     ];
@@ -64,6 +67,7 @@ impl JobKind {
             Self::Replicate => "replicate",
             Self::Export => "export",
             Self::Check => "check",
+            Self::Prune => "prune",
             Self::Rewrap => "rewrap",
             Self::Shred => "shred",
         }
@@ -78,14 +82,15 @@ impl JobKind {
     /// How often it is tried; 0 is for ever. A restore is watched by somebody: it is not repeated behind their back.
     fn max_attempts(self) -> u32 {
         match self {
-            Self::Backup | Self::Verify | Self::Check => 3,
+            Self::Backup | Self::Verify | Self::Check | Self::Prune => 3,
             Self::Restore => 1,
             Self::Replicate | Self::Export | Self::Rewrap | Self::Shred => 0,
         }
     }
 
     /// What runs side by side: work, restores and both by strangers' plugins under a limit each, one replication (or rewrapping, or
-    /// shredding) and one check a target, one export. Whatever hangs in its lane holds up nobody in another: a restore waits for no backup, and our own plugins for no others.
+    /// shredding), one check and one prune a target, one export. Whatever hangs in its lane holds up nobody in another: a restore waits for no
+    /// backup, and our own plugins for no others.
     fn lane(self, subject: &str, author: Author) -> String {
         match self {
             Self::Backup | Self::Verify if author == Author::Ours => queue::WORK.to_owned(),
@@ -96,6 +101,7 @@ impl JobKind {
             Self::Replicate | Self::Rewrap | Self::Shred => format!("replicate:{subject}"),
             Self::Export => "export".to_owned(),
             Self::Check => format!("check:{subject}"),
+            Self::Prune => format!("prune:{subject}"),
         }
     }
 
@@ -164,6 +170,7 @@ fn run(kind: JobKind, context: &Context) -> BoxFuture<'_, Result<serde_json::Val
         JobKind::Replicate => replicate::run(context).map_err(Failed::for_ever).boxed(),
         JobKind::Export => export::run(context).map_err(Failed::for_ever).boxed(),
         JobKind::Check => check::run(context).map_err(Failed::from).boxed(),
+        JobKind::Prune => prune::run(context).map_err(Failed::from).boxed(),
         JobKind::Rewrap => rewrap::run(context).map_err(Failed::for_ever).boxed(),
         JobKind::Shred => shred::run(context).map_err(Failed::for_ever).boxed(),
     }
@@ -278,6 +285,10 @@ impl Appliance {
         }
         self.job(id).await
     }
+}
+
+fn stop_if_cancelled(context: &Context) -> Result<(), Error> {
+    if context.cancel.is_cancelled() { Err(Error::unprocessable("cancelled", "cancelled")) } else { Ok(()) }
 }
 
 async fn find(state: &State, id: &str) -> Result<JobRow, Error> {

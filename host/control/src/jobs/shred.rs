@@ -60,6 +60,8 @@ async fn shred_backup(
 ) -> Result<(), Error> {
     // Counted before nobody can tell any more.
     let overlap = repository.overlap(domain, backup).await?;
+    // The catalog let it go: a target that was not told of a release must not hold on to it.
+    repository.set_holds(domain, backup, Vec::new()).await?;
     let kept = repository.shred_backup(domain, backup, clock::unsigned(clock::now_ms())).await?;
     if overlap.shared > 0 {
         report.survives.push(format!(

@@ -5,7 +5,9 @@ use axum::extract::{Extension, State};
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use holdfast_control::resources::{Backup, BackupEntry, CreateBackup, CreateVerification, Job, Page};
+use holdfast_control::resources::{
+    Backup, BackupEntry, CreateBackup, CreateHold, CreateVerification, Job, Page, ReleaseHold,
+};
 use holdfast_control::{Appliance, ListQuery, Principal};
 use serde::Deserialize;
 
@@ -102,4 +104,24 @@ pub(crate) async fn verify(
 ) -> Result<Response, Problem> {
     let job: Job = appliance.verify_backup(&who, &name, &backup, request).await?;
     Ok(accepted(job))
+}
+
+pub(crate) async fn hold(
+    State(appliance): State<Appliance>,
+    Extension(who): Extension<Principal>,
+    BackupOf(name, backup): BackupOf,
+    Body(request): Body<CreateHold>,
+) -> Result<Response, Problem> {
+    let backup = appliance.hold_backup(&who, &name, &backup, request).await?;
+    Ok(versioned(&backup.resource_version, &backup))
+}
+
+pub(crate) async fn release(
+    State(appliance): State<Appliance>,
+    Extension(who): Extension<Principal>,
+    BackupOf(name, backup): BackupOf,
+    OptionalBody(request): OptionalBody<ReleaseHold>,
+) -> Result<Response, Problem> {
+    let backup = appliance.release_backup(&who, &name, &backup, request).await?;
+    Ok(versioned(&backup.resource_version, &backup))
 }

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{Extension, State};
 use axum::response::Response;
-use holdfast_control::resources::{CreateCheck, RepositoryStats};
+use holdfast_control::resources::{CreateCheck, CreatePrune, RepositoryStats};
 use holdfast_control::{Appliance, Principal};
 
 use super::error::Problem;
@@ -20,4 +20,12 @@ pub(crate) async fn check(
     OptionalBody(request): OptionalBody<CreateCheck>,
 ) -> Result<Response, Problem> {
     Ok(accepted(appliance.check_repository(&who, request).await?))
+}
+
+pub(crate) async fn prune(
+    State(appliance): State<Appliance>,
+    Extension(who): Extension<Principal>,
+    OptionalBody(request): OptionalBody<CreatePrune>,
+) -> Result<Response, Problem> {
+    Ok(accepted(appliance.prune_repository(&who, request).await?))
 }
