@@ -22,7 +22,7 @@ usage: cargo xtask COMMAND
   build            plugins and binary, to target/release/holdfast
   test [ARGUMENT]  everything, with the arguments handed to the test binaries
   demo [OPTION]    the main job on a throw-away PostgreSQL; `demo --help` lists its options
-  bench NOUN       speed and memory beside other programs: `postgres` or `sandbox`; `--help` lists options
+  bench NOUN       speed and memory beside other programs: `postgres`, `repository` or `sandbox`; `--help` lists options
   golden           make tests/fixtures of the current version anew
 ";
 
@@ -91,6 +91,11 @@ fn build_programs(workspace: &Workspace) -> Result<()> {
 fn bench(arguments: &[String]) -> Result<()> {
     match arguments.first().map(String::as_str) {
         Some("postgres") => setup::peers()?,
+        Some("repository") => {
+            setup::peers()?;
+            let workspace = Workspace::locate()?;
+            run(workspace.cargo(&["build", "--release", "--workspace", "--example", "store"]))?;
+        }
         Some("sandbox") => {
             let workspace = Workspace::locate()?;
             plugins::build(&workspace)?;

@@ -37,7 +37,9 @@ pub fn all() -> Result<()> {
 
 /// What `bench postgres` compares with.
 pub fn peers() -> Result<()> {
-    let missing: Vec<&str> = ["pgbackrest", "restic", "zstd"].into_iter().filter(|name| !on_path(name)).collect();
+    let packages = [("pgbackrest", "pgbackrest"), ("restic", "restic"), ("zstd", "zstd"), ("borg", "borgbackup")];
+    let missing: Vec<&str> =
+        packages.into_iter().filter(|(program, _)| !on_path(program)).map(|(_, package)| package).collect();
     install(&missing)
 }
 

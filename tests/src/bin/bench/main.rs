@@ -1,9 +1,10 @@
-//! Speed and memory on this machine, beside others' programs: `postgres`, the product's main job, and `sandbox`, the border
-//! between host and plugin. `--gate` fails where a goal is missed, or was not measured.
+//! Speed and memory on this machine, beside others' programs: `postgres`, the product's main job; `repository`, the archive store by
+//! itself; and `sandbox`, the border between host and plugin. `--gate` fails where a goal is missed, or was not measured.
 
 mod goal;
 mod options;
 mod postgres;
+mod repository;
 mod sandbox;
 mod scratch;
 
@@ -17,10 +18,13 @@ fn main() -> ExitCode {
         Some("postgres") => judge(postgres::Options::parse(arguments), postgres::USAGE, |options| {
             Ok(postgres::bench(options)? || !options.common.gate)
         }),
+        Some("repository") => judge(repository::Options::parse(arguments), repository::USAGE, |options| {
+            Ok(repository::bench(options)? || !options.common.gate)
+        }),
         Some("sandbox") => judge(sandbox::Options::parse(arguments), sandbox::USAGE, |options| {
             Ok(sandbox::bench(options)? || !options.common.gate)
         }),
-        _ => judge(None::<()>, &[postgres::USAGE, sandbox::USAGE].join("\n"), |()| Ok(false)),
+        _ => judge(None::<()>, &[postgres::USAGE, repository::USAGE, sandbox::USAGE].join("\n"), |()| Ok(false)),
     }
 }
 

@@ -5,6 +5,15 @@ use crate::postgres::Work;
 use crate::postgres::measure::Figures;
 use crate::postgres::report::{Line, find, peak_memory};
 
+/// By how much pgBackRest 2.59, against which the goal for a scattered update was set, is faster at it than Debian's.
+const INCREMENTAL: f64 = 1.56;
+
+/// What restoring by way of deltas costs us.
+fn chain_cost(lines: &[Line]) -> Option<f64> {
+    let wall = |work| find(lines, work, "holdfast").and_then(Figures::wall_seconds);
+    Some(wall(Work::RestoreLast)? / wall(Work::RestoreFirst)?)
+}
+
 /// All goals, judged by these medians.
 pub fn of(lines: &[Line]) -> Vec<Goal> {
     let ratio = |work, to: &str, of: fn(&Figures) -> Option<f64>| {
@@ -29,6 +38,22 @@ pub fn of(lines: &[Line]) -> Vec<Goal> {
             0.8,
             ratio(Work::Clustered, "pgbackrest", Figures::stored_megabytes),
         ),
+        goal(
+            "scattered update, wall to pgBackRest's",
+            0.75 / INCREMENTAL,
+            ratio(Work::Scattered, "pgbackrest", Figures::wall_seconds),
+        ),
+        goal(
+            "scattered update, bytes stored to pgBackRest's",
+            0.3,
+            ratio(Work::Scattered, "pgbackrest", Figures::stored_megabytes),
+        ),
+        goal(
+            "scattered updates of many days, bytes stored to pgBackRest's",
+            0.15,
+            ratio(Work::Daily, "pgbackrest", Figures::stored_megabytes),
+        ),
+        goal("restore of the last day, wall to that of the first backup", 1.15, chain_cost(lines)),
         goal("restore, wall to pgBackRest's", 0.55, ratio(Work::Restore, "pgbackrest", Figures::wall_seconds)),
         Goal {
             title: "peak memory of any work",

@@ -15,6 +15,7 @@ use std::path::Path;
 
 use holdfast_tests::Result;
 
+pub use measure::bytes_below;
 pub use options::{Options, USAGE};
 
 use crate::scratch::Scratch;
@@ -22,6 +23,9 @@ use measure::{Figures, Meter, Run};
 use peers::Program;
 use report::Report;
 use source::Source;
+
+/// Days of the long series: each with a scattered update and a backup.
+const DAYS: usize = 14;
 
 /// A piece of work that every program is asked for, in the order in which a round goes through them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,16 +42,46 @@ pub enum Work {
     Restore,
     /// All stored bytes read and judged.
     Verify,
+    /// A backup a day, each after another scattered update.
+    Daily,
+    /// The newest of these into an empty directory.
+    RestoreLast,
+    /// The oldest backup into an empty directory.
+    RestoreFirst,
 }
 
 impl Work {
     /// All of it.
-    pub const ALL: [Self; 6] =
-        [Self::First, Self::Unchanged, Self::Clustered, Self::Scattered, Self::Restore, Self::Verify];
+    pub const ALL: [Self; 9] = [
+        Self::First,
+        Self::Unchanged,
+        Self::Clustered,
+        Self::Scattered,
+        Self::Restore,
+        Self::Verify,
+        Self::Daily,
+        Self::RestoreLast,
+        Self::RestoreFirst,
+    ];
 
     /// Whether it makes a backup.
     pub fn is_backup(self) -> bool {
-        !matches!(self, Self::Restore | Self::Verify)
+        !self.is_restore() && self != Self::Verify
+    }
+
+    /// Whether it restores one.
+    pub fn is_restore(self) -> bool {
+        matches!(self, Self::Restore | Self::RestoreLast | Self::RestoreFirst)
+    }
+
+    /// How often it is done in this round, counted from 0. The long series is for the first one alone.
+    fn repetitions(self, round: usize) -> usize {
+        match self {
+            Self::Daily if round == 0 => DAYS,
+            Self::RestoreLast | Self::RestoreFirst if round == 0 => 3,
+            Self::Daily | Self::RestoreLast | Self::RestoreFirst => 0,
+            _ => 1,
+        }
     }
 
     /// Its name on the command line and in JSON.
@@ -59,6 +93,9 @@ impl Work {
             Self::Scattered => "scattered",
             Self::Restore => "restore",
             Self::Verify => "verify",
+            Self::Daily => "daily",
+            Self::RestoreLast => "restore-last",
+            Self::RestoreFirst => "restore-first",
         }
     }
 
@@ -71,6 +108,9 @@ impl Work {
             Self::Scattered => "after a scattered 1 % update",
             Self::Restore => "restore",
             Self::Verify => "verify",
+            Self::Daily => "a day of many",
+            Self::RestoreLast => "restore of the last day",
+            Self::RestoreFirst => "restore of the first backup",
         }
     }
 }
@@ -105,7 +145,7 @@ fn play(
     for program in programs.iter_mut() {
         program.begin(source).map_err(|failure| failure.during(program.name()))?;
     }
-    for &work in &options.work {
+    for work in options.work.iter().flat_map(|work| std::iter::repeat_n(*work, work.repetitions(round))) {
         source.change(work)?;
         for program in programs.iter_mut().filter(|program| program.lacks(work).is_none()) {
             let (name, to) = (program.name(), scratch.empty("restored")?);
@@ -113,7 +153,7 @@ fn play(
                 .map_err(|failure| failure.during(format!("{name}, {}", work.title())))?;
             eprintln!("round {}/{}  {:<30} {name:<12} {figures}", round + 1, options.common.rounds, work.title());
             // Once is enough: every round restores the same kind of backup.
-            if work == Work::Restore && round == 0 {
+            if matches!(work, Work::Restore | Work::RestoreLast) && round == 0 {
                 source.must_equal(&program.restored(&to), scratch).map_err(|failure| failure.during(name))?;
                 eprintln!("           what {name} restored equals the source");
             }

@@ -11,7 +11,8 @@ usage: cargo xtask bench postgres [OPTION]
   --rounds N    how often everything is done; medians are shown; 3 by default
   --gib N       size of the cluster; 2.25 by default
   --only A,B    these programs only: holdfast, nowhere, zstd, pgbackrest, restic
-  --work A,B    this work only, besides the first backup: unchanged, clustered, scattered, restore, verify
+  --work A,B    this work only, besides the first backup: unchanged, clustered, scattered, restore, verify,
+                and in the first round only: daily, restore-last, restore-first
   --dir DIR     make everything there, and keep the cluster for the next call
   -o json       the result as JSON
 ";

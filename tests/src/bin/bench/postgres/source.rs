@@ -80,11 +80,11 @@ impl Source {
                     format!("{key} > {} AND {key} <= {}", edge(key, table, part), edge(key, table, part + 1))
                 })
             }
-            Work::Scattered => {
+            Work::Scattered | Work::Daily => {
                 let seed = self.number_of_change()?;
                 self.update(|key, _| format!("mod(hashint8extended({key}, {seed}), 100) = 0"))
             }
-            Work::First | Work::Unchanged | Work::Restore | Work::Verify => Ok(()),
+            _ => Ok(()),
         }
     }
 

@@ -32,7 +32,10 @@ impl Program for Nowhere {
     }
 
     fn lacks(&self, work: Work) -> Option<&'static str> {
-        (!work.is_backup()).then_some("it stores nothing")
+        match work {
+            Work::Daily => Some("every day is as the first one"),
+            work => (!work.is_backup()).then_some("it stores nothing"),
+        }
     }
 
     fn work(&mut self, source: &Source, _: Work, _: &Path) -> Result {
@@ -72,7 +75,11 @@ impl Program for Zstd<'_> {
     }
 
     fn lacks(&self, work: Work) -> Option<&'static str> {
-        (work == Work::Verify).then_some("it verifies no compressed backup")
+        match work {
+            Work::Verify => Some("it verifies no compressed backup"),
+            Work::Daily | Work::RestoreLast | Work::RestoreFirst => Some("every day is as the first one"),
+            _ => None,
+        }
     }
 
     fn work(&mut self, source: &Source, work: Work, to: &Path) -> Result {

@@ -15,6 +15,7 @@ use crate::scratch::Scratch;
 
 const INSTANCE: &str = "bench/shop/pg";
 const NEWEST: &str = "bench/shop/pg/latest";
+const OLDEST: &str = "bench/shop/pg/first";
 
 /// An appliance of one round.
 pub struct Holdfast<'a> {
@@ -69,8 +70,12 @@ impl Program for Holdfast<'_> {
     fn work(&mut self, _: &Source, work: Work, to: &Path) -> Result {
         let appliance = self.appliance()?;
         match work {
-            Work::Restore => appliance.restore(NEWEST, to, &[], &["--wait"])?.done().map(drop),
+            Work::Restore | Work::RestoreLast => appliance.restore(NEWEST, to, &[], &["--wait"])?.done().map(drop),
+            Work::RestoreFirst => appliance.restore(OLDEST, to, &[], &["--wait"])?.done().map(drop),
             Work::Verify => appliance.verify(NEWEST).map(drop),
+            Work::First => {
+                appliance.run(["backup", "create", INSTANCE, "--name=first", "--wait=primary"])?.done().map(drop)
+            }
             _ => appliance.back_up(INSTANCE, "primary").map(drop),
         }
     }

@@ -63,6 +63,9 @@ impl Program for PgBackRest<'_> {
     }
 
     fn lacks(&self, work: Work) -> Option<&'static str> {
+        if matches!(work, Work::RestoreLast | Work::RestoreFirst) {
+            return Some("what a chain of ours costs is compared");
+        }
         // Its `verify` ends well and says "missing" of every such file: it looks for them under another name.
         (work == Work::Verify).then_some("2.45 does not find the files of block incremental backups")
     }

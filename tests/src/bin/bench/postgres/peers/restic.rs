@@ -42,8 +42,9 @@ impl Program for Restic<'_> {
         finished(self.command(source).arg("init")).map(drop)
     }
 
-    fn lacks(&self, _: Work) -> Option<&'static str> {
-        None
+    fn lacks(&self, work: Work) -> Option<&'static str> {
+        matches!(work, Work::Daily | Work::RestoreLast | Work::RestoreFirst)
+            .then_some("a day of it is as the one above")
     }
 
     fn prepare(&mut self, source: &Source, work: Work) -> Result {
