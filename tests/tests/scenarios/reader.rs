@@ -22,8 +22,11 @@ fn another_program_reads_a_fresh_repository() -> Result {
     let mut setting = Setting::new("reader")?;
     setting.protect()?;
     setting.appliance.back_up(INSTANCE, "primary")?;
-    setting.cluster.sql("postgres", "UPDATE goods SET label = label || 'x' WHERE n % 100 = 0")?;
-    setting.appliance.back_up(INSTANCE, "all")?;
+    // What changes again becomes a delta to a delta.
+    for wait in ["primary", "all"] {
+        setting.cluster.sql("postgres", "UPDATE goods SET label = label || 'x' WHERE n % 100 = 0")?;
+        setting.appliance.back_up(INSTANCE, wait)?;
+    }
     let mut backups = Vec::new();
     for backup in setting.appliance.list(&["backup", "list", INSTANCE])? {
         let name = format!("{INSTANCE}/{}", text(&backup, "name")?);
@@ -33,7 +36,7 @@ fn another_program_reads_a_fresh_repository() -> Result {
         backups.push((text(&backup, "uid")?.to_owned(), name, restored, entries));
     }
     setting.appliance.stop()?;
-    ensure(backups.len() == 2, || format!("not the two backups that were made: {}", backups.len()))?;
+    ensure(backups.len() == 3, || format!("not the three backups that were made: {}", backups.len()))?;
 
     let reader = Reader::new(&setting.appliance.data().join("repository"), &setting.kit())?;
     let listed = reader.list()?;
