@@ -59,8 +59,11 @@ pub struct Figures {
     stored: f64,
 }
 
+/// Takes one figure out of all.
+type Figure = fn(&Figures) -> f64;
+
 /// Names of the figures, and what they are.
-const COLUMNS: [(&str, fn(&Figures) -> f64); 5] = [
+const COLUMNS: [(&str, Figure); 5] = [
     ("new s", |figures| figures.new),
     ("known s", |figures| figures.known),
     ("restore s", |figures| figures.restore),
@@ -94,7 +97,7 @@ fn row(figures: &Figures) -> String {
 }
 
 fn median(figures: &[Figures]) -> Figures {
-    let middle = |of: fn(&Figures) -> f64| {
+    let middle = |of: Figure| {
         let mut all: Vec<f64> = figures.iter().map(of).collect();
         all.sort_unstable_by(f64::total_cmp);
         all[all.len() / 2]
@@ -112,8 +115,8 @@ fn median(figures: &[Figures]) -> Figures {
 fn goals(medians: &[(&str, Figures)]) -> Result<Vec<Goal>> {
     let (ours, theirs) = medians.split_first().ok_or_else(|| Failure::new("nothing was measured"))?;
     ensure(!theirs.is_empty(), || "there is nobody to compare with".to_owned())?;
-    let best = |of: fn(&Figures) -> f64| theirs.iter().map(|(_, figures)| of(figures)).fold(f64::INFINITY, f64::min);
-    let speed = |of: fn(&Figures) -> f64| Some(best(of) / of(&ours.1));
+    let best = |of: Figure| theirs.iter().map(|(_, figures)| of(figures)).fold(f64::INFINITY, f64::min);
+    let speed = |of: Figure| Some(best(of) / of(&ours.1));
     let faster = |title, least, of| Goal { title, bound: Bound::AtLeast(least), unit: "x", figure: speed(of) };
     Ok(vec![
         faster("new data, throughput to the others' best", 2.0, |one| one.new),
