@@ -87,10 +87,22 @@ async fn destroy_keys(context: &Context, organization: &str, domain: DomainId) -
     let state = &context.state;
     for uid in backups_before(state, organization, context.job.created_ms).await? {
         context.stop_if_cancelled()?;
-        state.catalog.backup_deleting(&uid, clock::now_ms()).await?;
-        state.catalog.backup_deleted(&uid).await?;
+        forget_backup(state, &uid).await?;
     }
     forget_domain(state, domain).await
+}
+
+/// Another target's job may have been faster.
+async fn forget_backup(state: &State, uid: &str) -> Result<(), holdfast_catalog::Error> {
+    use holdfast_catalog::Error::NotFound;
+    match state.catalog.backup_deleting(uid, clock::now_ms()).await {
+        Ok(_) => match state.catalog.backup_deleted(uid).await {
+            Err(NotFound { .. }) => Ok(()),
+            deleted => deleted,
+        },
+        Err(NotFound { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// The keys and secrets of a domain leave the keyring of this appliance.
