@@ -289,7 +289,7 @@ mod tests {
         let catalog = two_targets().await;
         let away = |row: &mut crate::TargetRow| row.site = "there".to_owned();
         catalog.update_target("t2", None, 1, away).await.unwrap();
-        let instance = catalog.insert_instance(crate::fixtures::instance("pg", "pg"), false).await.unwrap();
+        let instance = catalog.insert_instance(crate::fixtures::instance("uid of pg", "pg"), false).await.unwrap();
         assert_eq!(catalog.offsite(None).await.unwrap(), []);
         for (uid, created_ms) in [("b1", 1_000), ("b2", 2_000)] {
             catalog.succeeded(uid, "pg", created_ms).await;
@@ -301,7 +301,7 @@ mod tests {
         catalog.update_target("t1", None, 3, move |row| row.site = site).await.unwrap();
         assert_eq!(catalog.offsite(None).await.unwrap(), [row(None)]);
         catalog.set_copy(copy("b1", "t2", CopyState::Durable)).await.unwrap();
-        assert_eq!(catalog.offsite(Some("pg")).await.unwrap(), [row(Some(1_001))]);
+        assert_eq!(catalog.offsite(Some("uid of pg")).await.unwrap(), [row(Some(1_001))]);
         assert_eq!(catalog.offsite(Some("other")).await.unwrap(), []);
     }
 }

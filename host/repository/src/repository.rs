@@ -241,8 +241,9 @@ impl Repository {
     /// Whether a domain's chain still holds a head that was seen before. Heads are never removed: without it an older state lies here, or
     /// another chain.
     pub async fn holds_head(&self, domain: DomainId, sequence: u64, digest: Digest) -> Result<bool, Error> {
-        let found = self.inner.place.find(&path::head(domain, sequence)).await?;
-        Ok(found.is_some_and(|bytes| Digest::of(&bytes) == digest))
+        let is_it = |bytes: &Bytes| Digest::of(bytes) == digest;
+        let found = self.inner.place.find_genuine(&path::head(domain, sequence), is_it).await?;
+        Ok(found.as_ref().is_some_and(is_it))
     }
 
     /// Totals of all organizations' domains.

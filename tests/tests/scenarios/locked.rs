@@ -110,11 +110,12 @@ fn what_a_new_backup_needs_is_locked_as_long_as_the_backup() -> Result {
     let least = SystemTime::now() + Duration::from_secs(30 * 86_400 - 3_600);
     let least = least.duration_since(UNIX_EPOCH)?.as_secs();
     let domain = largest_domain(&first)?;
+    let keyring = newest_keyring(&first)?;
     let mut looked_at = 0;
     for kept in stored(&minio)?.iter().filter(|kept| before.contains(kept.key.as_str())) {
         let is_shared =
             ["packs/", "indexes/", "heads/"].iter().any(|part| kept.key.starts_with(&format!("{domain}{part}")))
-                || kept.key.starts_with("backups/keyring/")
+                || kept.key.starts_with(&keyring)
                 || kept.key == "backups/repository.json";
         if is_shared {
             let until = minio.locked_until(kept)?;
@@ -123,6 +124,15 @@ fn what_a_new_backup_needs_is_locked_as_long_as_the_backup() -> Result {
         }
     }
     ensure(looked_at >= 5, || format!("only {looked_at} objects were looked at: {before:?}"))
+}
+
+/// What the names of the newest keyring's two objects begin with. Former generations are nothing that a new backup needs.
+fn newest_keyring(kept: &[Kept]) -> Result<String> {
+    let generations = kept
+        .iter()
+        .filter_map(|kept| kept.key.strip_prefix("backups/keyring/")?.split_once('.')?.0.parse::<u64>().ok());
+    let newest = generations.max().ok_or_else(|| Failure::new("there is no keyring"))?;
+    Ok(format!("backups/keyring/{newest}."))
 }
 
 /// The folder of the domain whose packs are the largest: the instance's own, beside which the catalog's exports are small.

@@ -40,6 +40,9 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
         None => erase(context, &repository, domain, &mut report).await?,
     }
     rollback::remember(state, &target, &repository).await?;
+    if payload.backup.is_some() {
+        super::prune::soon(state, &target).await?;
+    }
     for line in &report.survives {
         context.reporter.log("warn", line);
     }
