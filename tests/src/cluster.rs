@@ -136,10 +136,10 @@ impl Cluster {
         Ok(())
     }
 
-    /// Ends it as a power cut would.
+    /// Ends it as a power cut would: a process of the server that outlived it would keep the next one from starting.
     pub fn kill(&mut self) -> Result {
         match self.server.take() {
-            Some(mut server) => server.kill(),
+            Some(mut server) => server.kill_with_children(),
             None => Err(Failure::new("PostgreSQL was to be killed, but it does not run")),
         }
     }

@@ -65,6 +65,26 @@ impl Daemon {
         Ok(())
     }
 
+    /// Kills it and the processes that it started, all at once, and waits until the last of them holds nothing any more.
+    pub fn kill_with_children(&mut self) -> Result {
+        // Whoever stands still starts no more of them.
+        kill_process(Pid::from_child(&self.child), Signal::STOP)?;
+        let children = self.children()?;
+        for &child in &children {
+            // One that ended by itself is gone too.
+            let _ = kill_process(child, Signal::KILL);
+        }
+        self.kill()?;
+        let what = format!("the processes of {} are gone", self.name);
+        wait_until(&what, PATIENCE, || Ok(children.iter().all(|&child| is_gone(child)).then_some(())))
+    }
+
+    /// The processes that it started and that did not end yet.
+    pub fn children(&self) -> Result<Vec<Pid>> {
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid()))?;
+        Ok(children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter_map(Pid::from_raw).collect())
+    }
+
     /// Asks it to end, and waits until it has.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         if let Some(status) = self.ended()? {
@@ -92,6 +112,14 @@ impl Drop for Daemon {
             // It is gone already, or beyond asking.
             let _ = self.kill();
         }
+    }
+}
+
+/// Whether a process has given back all that it held: at most its number is left, for a parent that does not ask.
+fn is_gone(process: Pid) -> bool {
+    match fs::read_to_string(format!("/proc/{}/status", process.as_raw_nonzero())) {
+        Ok(status) => status.lines().any(|line| line.starts_with("State:\tZ") || line.starts_with("State:\tX")),
+        Err(_) => true,
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 
 use crate::daemon::leashed;
 use crate::{Daemon, Failure, Result, ensure, free_port, wait_until};
@@ -103,8 +103,7 @@ impl Sshd {
     /// Kills the processes that serve the sessions: connections break where they are.
     pub fn cut_sessions(&self) -> Result {
         let Some(server) = &self.server else { return Ok(()) };
-        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", server.pid()))?;
-        for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter_map(Pid::from_raw) {
+        for child in server.children()? {
             // One that ended by itself is cut too.
             let _ = kill_process(child, Signal::KILL);
         }

@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use holdfast_repository::{
-    BackupId, BackupPlan, BackupRecord, Compression, ContentClass, Digest, DomainId, Entry, EntryKind, InstanceId,
-    Keyring, RecoveryKit, Repository, SharedKeyring, recover_keyring,
+    BackupId, BackupPlan, BackupRecord, Compression, ContentClass, DomainId, Entry, EntryKind, InstanceId, Keyring,
+    RecoveryKit, Repository, SharedKeyring, recover_keyring,
 };
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -98,28 +98,14 @@ fn record(number: u64) -> BackupRecord {
     let mut id = [0; 16];
     id[0] = instance as u8 + 1;
     BackupRecord {
-        backup: BackupId([0; 16]),
-        instance: InstanceId(id),
         organization: "acme".into(),
         project: "shop".into(),
         instance_name: format!("pg{instance}"),
         name: format!("{number:014}"),
-        description: None,
-        labels: BTreeMap::new(),
         engine: "postgres".into(),
         method: "basebackup".into(),
-        backup_type: "full".into(),
         plugin: "postgres@0.1.0".into(),
-        component: Digest([0; 32]),
-        created_ms: 1_700_000_000_000 + number,
-        started_ms: 1_700_000_000_000 + number,
-        finished_ms: 1_700_000_000_001 + number,
-        entries: 0,
-        logical_bytes: 0,
-        stored_bytes: 0,
-        parent: None,
-        warnings: vec![],
-        verifications: vec![],
         site: "here".into(),
+        ..BackupRecord::new(BackupId([0; 16]), InstanceId(id), 1_700_000_000_000 + number)
     }
 }

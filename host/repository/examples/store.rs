@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use holdfast_repository::{
-    BackupId, BackupPlan, BackupReader, BackupRecord, Compression, ContentClass, Digest, DomainId, Entry, EntryKind,
+    BackupId, BackupPlan, BackupReader, BackupRecord, Compression, ContentClass, DomainId, Entry, EntryKind,
     InstanceId, Keyring, Opener, Repository, SharedKeyring,
 };
 use holdfast_storage::Local;
@@ -91,29 +91,10 @@ async fn back_up(
 
 fn record() -> BackupRecord {
     BackupRecord {
-        backup: BackupId([0; 16]),
-        instance: InstanceId([1; 16]),
-        organization: "bench".into(),
-        project: "bench".into(),
         instance_name: "files".into(),
         name: "files".into(),
-        description: None,
-        labels: BTreeMap::new(),
         engine: "files".into(),
-        method: "files".into(),
-        backup_type: "full".into(),
-        plugin: "files@1".into(),
-        component: Digest([0; 32]),
-        created_ms: 1,
-        started_ms: 1,
-        finished_ms: 0,
-        entries: 0,
-        logical_bytes: 0,
-        stored_bytes: 0,
-        parent: None,
-        warnings: Vec::new(),
-        verifications: Vec::new(),
-        site: String::new(),
+        ..BackupRecord::new(BackupId([0; 16]), InstanceId([1; 16]), 1)
     }
 }
 

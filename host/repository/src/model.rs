@@ -139,6 +139,38 @@ pub struct BackupRecord {
     pub site: String,
 }
 
+impl BackupRecord {
+    /// A full backup of this moment, in milliseconds since 1970. What its writer counts is zero, and whatever else may be said of
+    /// it is empty.
+    pub fn new(backup: BackupId, instance: InstanceId, at_ms: u64) -> Self {
+        Self {
+            backup,
+            instance,
+            organization: String::new(),
+            project: String::new(),
+            instance_name: String::new(),
+            name: String::new(),
+            description: None,
+            labels: BTreeMap::new(),
+            engine: String::new(),
+            method: String::new(),
+            backup_type: "full".to_owned(),
+            plugin: String::new(),
+            component: Digest::of(&[]),
+            created_ms: at_ms,
+            started_ms: at_ms,
+            finished_ms: at_ms,
+            entries: 0,
+            logical_bytes: 0,
+            stored_bytes: 0,
+            parent: None,
+            warnings: Vec::new(),
+            verifications: Vec::new(),
+            site: String::new(),
+        }
+    }
+}
+
 /// One proof, or failed proof, of a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verification {

@@ -10,7 +10,6 @@
 //! - `start`: a runtime that finds the compiled plugin in its cache, to the plugin's description of itself.
 #![allow(clippy::print_stdout)] // The result is for the program that ran us.
 
-use std::collections::BTreeMap;
 use std::env;
 use std::error::Error;
 use std::fs;
@@ -23,7 +22,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use holdfast_repository::{
-    BackupId, BackupPlan, BackupRecord, BackupWriter, Compression, Digest, DomainId, InstanceId, Keyring, Repository,
+    BackupId, BackupPlan, BackupRecord, BackupWriter, Compression, DomainId, InstanceId, Keyring, Repository,
     SharedKeyring,
 };
 use holdfast_sandbox::{
@@ -84,7 +83,7 @@ async fn main() -> Result<()> {
     // From now on every chunk is known.
     let backup = BackupId::random();
     let (_, writer) = rows_by_guest(backup, &guest, &store, &arguments).await?;
-    writer.commit(record(backup), "{}".to_owned()).await?;
+    writer.commit(BackupRecord::new(backup, InstanceId::random(), 1), "{}".to_owned()).await?;
 
     let (mut transfer, mut rows, mut start) = (Pairs::default(), Pairs::default(), Vec::new());
     for _ in 0..arguments.rounds {
@@ -267,35 +266,6 @@ async fn rows_by_guest(
     dump(guest, "rows", grants).await?;
     let elapsed = begun.elapsed();
     Ok((elapsed, Arc::into_inner(writer).ok_or("the guest's run kept its writer")?))
-}
-
-/// What is said of a backup that nobody will read.
-fn record(backup: BackupId) -> BackupRecord {
-    BackupRecord {
-        backup,
-        instance: InstanceId::random(),
-        organization: "bench".to_owned(),
-        project: String::new(),
-        instance_name: String::new(),
-        name: String::new(),
-        description: None,
-        labels: BTreeMap::new(),
-        engine: "bench".to_owned(),
-        method: "rows".to_owned(),
-        backup_type: "full".to_owned(),
-        plugin: String::new(),
-        component: Digest::of(b""),
-        created_ms: 1,
-        started_ms: 1,
-        finished_ms: 1,
-        entries: 0,
-        logical_bytes: 0,
-        stored_bytes: 0,
-        parent: None,
-        warnings: Vec::new(),
-        verifications: Vec::new(),
-        site: String::new(),
-    }
 }
 
 fn rows_by_psql(arguments: &Arguments) -> Result<Duration> {

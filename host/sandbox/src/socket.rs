@@ -273,13 +273,11 @@ impl Inner {
         let count = match &mut self.stream {
             Stream::Tcp(stream) => {
                 let mut parts = [IoSliceMut::new(space), IoSliceMut::new(&mut *self.ahead)];
-                let poll_ready = |cx: &mut Context<'_>| stream.poll_read_ready(cx);
-                ready!(poll_read_parts(cx, poll_ready, || stream.try_read_vectored(&mut parts)))?
+                ready!(poll_read_parts(cx, |cx| stream.poll_read_ready(cx), || stream.try_read_vectored(&mut parts)))?
             }
             Stream::Unix(stream) => {
                 let mut parts = [IoSliceMut::new(space), IoSliceMut::new(&mut *self.ahead)];
-                let poll_ready = |cx: &mut Context<'_>| stream.poll_read_ready(cx);
-                ready!(poll_read_parts(cx, poll_ready, || stream.try_read_vectored(&mut parts)))?
+                ready!(poll_read_parts(cx, |cx| stream.poll_read_ready(cx), || stream.try_read_vectored(&mut parts)))?
             }
             Stream::Tls(stream) => {
                 let mut space = ReadBuf::new(space);

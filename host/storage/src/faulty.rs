@@ -22,7 +22,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::error::{Attempt, Denial, Error, Operation};
-use crate::{Finding, Listed, Lock, Retention, Storage, Traits, Version};
+use crate::{Listed, Retention, Storage, Traits};
 
 /// Which error a fault ends in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -348,8 +348,8 @@ impl Storage for Faulty {
         self.leave(Operation::Head, path, strike, written)
     }
 
-    async fn clock_ms(&self) -> Result<Option<u64>, Error> {
-        self.inner.clock_ms().await
+    fn wrapped(&self) -> Option<&dyn Storage> {
+        Some(self.inner.as_ref())
     }
 
     fn traits(&self) -> Traits {
@@ -358,34 +358,6 @@ impl Storage for Faulty {
 
     fn location(&self) -> String {
         self.inner.location()
-    }
-
-    async fn try_conditional_writes(&self, scratch: &str) -> Result<bool, Error> {
-        self.inner.try_conditional_writes(scratch).await
-    }
-
-    async fn examine(&self, scratch: &str) -> Result<Vec<Finding>, Error> {
-        self.inner.examine(scratch).await
-    }
-
-    async fn holder(&self) -> Result<String, Error> {
-        self.inner.holder().await
-    }
-
-    fn lock(&self) -> Option<Lock> {
-        self.inner.lock()
-    }
-
-    async fn keeps_versions(&self) -> Result<bool, Error> {
-        self.inner.keeps_versions().await
-    }
-
-    async fn versions(&self, prefix: &str) -> Result<Vec<Version>, Error> {
-        self.inner.versions(prefix).await
-    }
-
-    async fn get_version(&self, path: &str, version: &str, range: Option<Range<u64>>) -> Result<Bytes, Error> {
-        self.inner.get_version(path, version, range).await
     }
 
     async fn retention(&self, path: &str, version: &str) -> Result<Option<Retention>, Error> {

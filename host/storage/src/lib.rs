@@ -61,60 +61,88 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
     fn traits(&self) -> Traits;
     /// Where this is, for people: the URL without any secret.
     fn location(&self) -> String;
+    /// The store that this one wraps, if it is a wrapper: it answers whatever the wrapper does not answer itself.
+    fn wrapped(&self) -> Option<&dyn Storage> {
+        None
+    }
     /// When an object was written last, in milliseconds since 1970 by the store's own clock; `None` where there is none, or
     /// where the store cannot tell.
     async fn written_ms(&self, path: &str) -> Result<Option<u64>, Error> {
-        let _ = path;
-        Ok(None)
+        match self.wrapped() {
+            Some(store) => store.written_ms(path).await,
+            None => Ok(None),
+        }
     }
     /// What time it is by the store's own clock, in milliseconds since 1970; `None` where the store cannot tell. Needs no
     /// free space.
     async fn clock_ms(&self) -> Result<Option<u64>, Error> {
-        Ok(None)
+        match self.wrapped() {
+            Some(store) => store.clock_ms().await,
+            None => Ok(None),
+        }
     }
     /// Finds out whether writers are kept apart here, with objects below `scratch` that it removes again, and
     /// remembers it for [`Self::traits`]. A place that is certain of its traits has nothing to try.
     async fn try_conditional_writes(&self, scratch: &str) -> Result<bool, Error> {
-        let _ = scratch;
-        Ok(self.traits().conditional_writes)
+        match self.wrapped() {
+            Some(store) => store.try_conditional_writes(scratch).await,
+            None => Ok(self.traits().conditional_writes),
+        }
     }
     /// What else is worth knowing of this place, found with objects below `scratch` that it removes again: what its
     /// acknowledgements are worth, and what of its settings the store really does.
     async fn examine(&self, scratch: &str) -> Result<Vec<Finding>, Error> {
-        let _ = scratch;
-        Ok(Vec::new())
+        match self.wrapped() {
+            Some(store) => store.examine(scratch).await,
+            None => Ok(Vec::new()),
+        }
     }
     /// What this place stands and falls with, in words: a disk, a server, a service. Two places of one holder burn together.
     async fn holder(&self) -> Result<String, Error> {
-        Ok(self.location())
+        match self.wrapped() {
+            Some(store) => store.holder().await,
+            None => Ok(self.location()),
+        }
     }
     /// How what is written here is locked, if it is: every object from its writing on.
     fn lock(&self) -> Option<Lock> {
-        None
+        self.wrapped().and_then(Storage::lock)
     }
     /// Whether objects that were overwritten or deleted are kept here, for [`Self::versions`] to find.
     async fn keeps_versions(&self) -> Result<bool, Error> {
-        Ok(false)
+        match self.wrapped() {
+            Some(store) => store.keeps_versions().await,
+            None => Ok(false),
+        }
     }
     /// All versions of the objects whose path begins with `prefix`, sorted by path, the newest of each first. Deleted
     /// objects have versions too.
     async fn versions(&self, prefix: &str) -> Result<Vec<Version>, Error> {
-        Err(self.without_versions(Operation::List, prefix))
+        match self.wrapped() {
+            Some(store) => store.versions(prefix).await,
+            None => Err(self.without_versions(Operation::List, prefix)),
+        }
     }
     /// Reads one version of an object, or a range of it as [`Self::get`] does.
     async fn get_version(&self, path: &str, version: &str, range: Option<Range<u64>>) -> Result<Bytes, Error> {
-        let _ = (version, range);
-        Err(self.without_versions(Operation::Get, path))
+        match self.wrapped() {
+            Some(store) => store.get_version(path, version, range).await,
+            None => Err(self.without_versions(Operation::Get, path)),
+        }
     }
     /// How a version is locked, if it is.
     async fn retention(&self, path: &str, version: &str) -> Result<Option<Retention>, Error> {
-        let _ = version;
-        Err(self.without_versions(Operation::Lock, path))
+        match self.wrapped() {
+            Some(store) => store.retention(path, version).await,
+            None => Err(self.without_versions(Operation::Lock, path)),
+        }
     }
     /// Locks a version, or for longer.
     async fn set_retention(&self, path: &str, version: &str, retention: Retention) -> Result<(), Error> {
-        let _ = (version, retention);
-        Err(self.without_versions(Operation::Lock, path))
+        match self.wrapped() {
+            Some(store) => store.set_retention(path, version, retention).await,
+            None => Err(self.without_versions(Operation::Lock, path)),
+        }
     }
     /// What a place says that keeps no versions.
     fn without_versions(&self, operation: Operation, path: &str) -> Error {
@@ -124,7 +152,7 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
     /// Settings that this store learned by use and wants to be given the next time: the key of a server that the
     /// operator allowed to be trusted when it is first seen.
     fn learned(&self) -> Settings {
-        Settings::new()
+        self.wrapped().map(Storage::learned).unwrap_or_default()
     }
 }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::error::{Attempt, Error, Operation};
-use crate::{Finding, Listed, Lock, OBJECT_BYTES_MAX, Retention, Settings, Storage, Traits, Version, random};
+use crate::{Finding, Listed, OBJECT_BYTES_MAX, Retention, Storage, Traits, Version, random};
 
 /// How long and how often to try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,6 +161,10 @@ impl Storage for Retrying {
         self.persist(self.attempt(Operation::Head, ""), self.patience.attempt, call).await
     }
 
+    fn wrapped(&self) -> Option<&dyn Storage> {
+        Some(self.inner.as_ref())
+    }
+
     fn traits(&self) -> Traits {
         self.inner.traits()
     }
@@ -182,10 +186,6 @@ impl Storage for Retrying {
     async fn holder(&self) -> Result<String, Error> {
         let call = || self.inner.holder();
         self.persist(self.attempt(Operation::Head, ""), self.patience.attempt, call).await
-    }
-
-    fn lock(&self) -> Option<Lock> {
-        self.inner.lock()
     }
 
     async fn keeps_versions(&self) -> Result<bool, Error> {
@@ -211,10 +211,6 @@ impl Storage for Retrying {
     async fn set_retention(&self, path: &str, version: &str, retention: Retention) -> Result<(), Error> {
         let call = || self.inner.set_retention(path, version, retention);
         self.persist(self.attempt(Operation::Lock, path), self.patience.attempt, call).await
-    }
-
-    fn learned(&self) -> Settings {
-        self.inner.learned()
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::{Finding, Listed, Lock, Retention, Settings, Storage, Traits, Version};
+use crate::{Listed, Storage, Traits};
 
 /// A store behind a narrow way.
 #[derive(Debug)]
@@ -73,12 +73,8 @@ impl Storage for Throttled {
         self.inner.delete(path).await
     }
 
-    async fn written_ms(&self, path: &str) -> Result<Option<u64>, Error> {
-        self.inner.written_ms(path).await
-    }
-
-    async fn clock_ms(&self) -> Result<Option<u64>, Error> {
-        self.inner.clock_ms().await
+    fn wrapped(&self) -> Option<&dyn Storage> {
+        Some(self.inner.as_ref())
     }
 
     fn traits(&self) -> Traits {
@@ -87,46 +83,6 @@ impl Storage for Throttled {
 
     fn location(&self) -> String {
         self.inner.location()
-    }
-
-    async fn try_conditional_writes(&self, scratch: &str) -> Result<bool, Error> {
-        self.inner.try_conditional_writes(scratch).await
-    }
-
-    async fn examine(&self, scratch: &str) -> Result<Vec<Finding>, Error> {
-        self.inner.examine(scratch).await
-    }
-
-    async fn holder(&self) -> Result<String, Error> {
-        self.inner.holder().await
-    }
-
-    fn learned(&self) -> Settings {
-        self.inner.learned()
-    }
-
-    fn lock(&self) -> Option<Lock> {
-        self.inner.lock()
-    }
-
-    async fn keeps_versions(&self) -> Result<bool, Error> {
-        self.inner.keeps_versions().await
-    }
-
-    async fn versions(&self, prefix: &str) -> Result<Vec<Version>, Error> {
-        self.inner.versions(prefix).await
-    }
-
-    async fn get_version(&self, path: &str, version: &str, range: Option<Range<u64>>) -> Result<Bytes, Error> {
-        self.inner.get_version(path, version, range).await
-    }
-
-    async fn retention(&self, path: &str, version: &str) -> Result<Option<Retention>, Error> {
-        self.inner.retention(path, version).await
-    }
-
-    async fn set_retention(&self, path: &str, version: &str, retention: Retention) -> Result<(), Error> {
-        self.inner.set_retention(path, version, retention).await
     }
 }
 

@@ -117,29 +117,12 @@ fn bad_digest(plugin: &PluginRow) -> Error {
 /// The totals are the writer's.
 fn record(backup: BackupId, now: i64) -> BackupRecord {
     BackupRecord {
-        backup,
-        instance: InstanceId([0; 16]),
-        organization: String::new(),
-        project: String::new(),
         instance_name: "catalog".to_owned(),
         name: clock::compact(now),
-        description: None,
-        labels: BTreeMap::new(),
         engine: "holdfast".to_owned(),
         method: "export".to_owned(),
-        backup_type: "full".to_owned(),
         plugin: concat!("holdfast@", env!("CARGO_PKG_VERSION")).to_owned(),
-        component: Digest::of(&[]),
-        created_ms: clock::unsigned(now),
-        started_ms: clock::unsigned(now),
-        finished_ms: clock::unsigned(now),
-        entries: 0,
-        logical_bytes: 0,
-        stored_bytes: 0,
-        parent: None,
-        warnings: Vec::new(),
-        verifications: Vec::new(),
-        site: String::new(),
+        ..BackupRecord::new(backup, InstanceId([0; 16]), clock::unsigned(now))
     }
 }
 

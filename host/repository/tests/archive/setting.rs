@@ -129,8 +129,6 @@ pub fn file(path: &str) -> Entry {
 
 pub fn record(name: &str) -> BackupRecord {
     BackupRecord {
-        backup: BackupId([0; 16]),
-        instance: InstanceId([1; 16]),
         organization: "acme".into(),
         project: "shop".into(),
         instance_name: "customers".into(),
@@ -139,19 +137,9 @@ pub fn record(name: &str) -> BackupRecord {
         labels: BTreeMap::from([("tier".to_owned(), "gold".to_owned())]),
         engine: "postgres".into(),
         method: "basebackup".into(),
-        backup_type: "full".into(),
         plugin: "postgres@0.1.0".into(),
-        component: holdfast_repository::Digest([0; 32]),
-        created_ms: 1,
-        started_ms: 1,
-        finished_ms: 0,
-        entries: 0,
-        logical_bytes: 0,
-        stored_bytes: 0,
-        parent: None,
-        warnings: vec![],
-        verifications: vec![],
         site: "here".into(),
+        ..BackupRecord::new(BackupId([0; 16]), InstanceId([1; 16]), 1)
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use holdfast_repository::{
-    BackupId, BackupPlan, BackupReader, BackupRecord, BackupWriter, Compression, ContentClass, Digest, DomainId, Entry,
+    BackupId, BackupPlan, BackupReader, BackupRecord, BackupWriter, Compression, ContentClass, DomainId, Entry,
     EntryKind, InstanceId, Keyring, Repository, SharedKeyring,
 };
 use holdfast_sandbox::{Call, Destination, Failure, Grants, Limits, Member};
@@ -115,29 +115,13 @@ impl Store {
 
 fn record(backup: BackupId) -> BackupRecord {
     BackupRecord {
-        backup,
-        instance: InstanceId::random(),
         organization: "acme".to_owned(),
         project: "shop".to_owned(),
         instance_name: "guest".to_owned(),
         name: "now".to_owned(),
-        description: None,
-        labels: BTreeMap::new(),
         engine: "guest".to_owned(),
-        method: "m".to_owned(),
-        backup_type: "full".to_owned(),
-        plugin: "guest@1".to_owned(),
-        component: Digest::of(b"component"),
-        created_ms: 1,
-        started_ms: 1,
-        finished_ms: 2,
-        entries: 0,
-        logical_bytes: 0,
-        stored_bytes: 0,
-        parent: None,
-        warnings: Vec::new(),
-        verifications: Vec::new(),
         site: "here".to_owned(),
+        ..BackupRecord::new(backup, InstanceId::random(), 1)
     }
 }
 

@@ -20,46 +20,25 @@ pub fn of(lines: &[Line]) -> Vec<Goal> {
         let (ours, theirs) = (of(find(lines, work, "holdfast")?)?, of(find(lines, work, to)?)?);
         (theirs > 0.0).then(|| ours / theirs)
     };
-    let goal = |title, most, figure| Goal { title, bound: Bound::AtMost(most), unit: "x", figure };
-    vec![
-        goal("first backup, wall to pgBackRest's", 0.60, ratio(Work::First, "pgbackrest", Figures::wall_seconds)),
-        goal(
-            "no change, wall to pg_basebackup's to nowhere",
-            1.4,
-            ratio(Work::Unchanged, "nowhere", Figures::wall_seconds),
-        ),
-        goal(
-            "clustered update, wall to pgBackRest's",
-            0.65,
-            ratio(Work::Clustered, "pgbackrest", Figures::wall_seconds),
-        ),
-        goal(
-            "clustered update, bytes stored to pgBackRest's",
-            0.8,
-            ratio(Work::Clustered, "pgbackrest", Figures::stored_megabytes),
-        ),
-        goal(
-            "scattered update, wall to pgBackRest's",
-            SCATTERED,
-            ratio(Work::Scattered, "pgbackrest", Figures::wall_seconds),
-        ),
-        goal(
-            "scattered update, bytes stored to pgBackRest's",
-            0.3,
-            ratio(Work::Scattered, "pgbackrest", Figures::stored_megabytes),
-        ),
-        goal(
-            "scattered updates of many days, bytes stored to pgBackRest's",
-            0.15,
-            ratio(Work::Daily, "pgbackrest", Figures::stored_megabytes),
-        ),
-        goal("restore of the last day, wall to that of the first backup", 1.15, chain_cost(lines)),
-        goal("restore, wall to pgBackRest's", 0.55, ratio(Work::Restore, "pgbackrest", Figures::wall_seconds)),
-        Goal {
-            title: "peak memory of any work",
-            bound: Bound::AtMost(140.0),
-            unit: " MB",
-            figure: peak_memory(lines, "holdfast").map(|bytes| bytes as f64 / 1e6),
-        },
-    ]
+    let wall = |work, to| ratio(work, to, Figures::wall_seconds);
+    let stored = |work, to| ratio(work, to, Figures::stored_megabytes);
+    let ratios = [
+        ("first backup, wall to pgBackRest's", 0.60, wall(Work::First, "pgbackrest")),
+        ("no change, wall to pg_basebackup's to nowhere", 1.4, wall(Work::Unchanged, "nowhere")),
+        ("clustered update, wall to pgBackRest's", 0.65, wall(Work::Clustered, "pgbackrest")),
+        ("clustered update, bytes stored to pgBackRest's", 0.8, stored(Work::Clustered, "pgbackrest")),
+        ("scattered update, wall to pgBackRest's", SCATTERED, wall(Work::Scattered, "pgbackrest")),
+        ("scattered update, bytes stored to pgBackRest's", 0.3, stored(Work::Scattered, "pgbackrest")),
+        ("scattered updates of many days, bytes stored to pgBackRest's", 0.15, stored(Work::Daily, "pgbackrest")),
+        ("restore of the last day, wall to that of the first backup", 1.15, chain_cost(lines)),
+        ("restore, wall to pgBackRest's", 0.55, wall(Work::Restore, "pgbackrest")),
+    ];
+    let memory = Goal {
+        title: "peak memory of any work",
+        bound: Bound::AtMost(140.0),
+        unit: " MB",
+        figure: peak_memory(lines, "holdfast").map(|bytes| bytes as f64 / 1e6),
+    };
+    let goal = |(title, most, figure)| Goal { title, bound: Bound::AtMost(most), unit: "x", figure };
+    ratios.into_iter().map(goal).chain([memory]).collect()
 }
