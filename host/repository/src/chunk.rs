@@ -163,9 +163,7 @@ impl ChunkSealer {
         // A context of its own, because it borrows the prefix; it is gone before the prefix is.
         let mut compressor = zstd::bulk::Compressor::new(level)?;
         compressor.context_mut().ref_prefix(prefix).map_err(zstd_failure)?;
-        self.compressed.clear();
-        self.compressed.reserve(zstd::zstd_safe::compress_bound(plaintext.len()));
-        compressor.compress_to_buffer(plaintext, &mut self.compressed)?;
+        compress(&mut compressor, plaintext, &mut self.compressed)?;
         Ok(seal_body(&mut self.sealed, hash, (DELTA, plaintext.len()), &[&base.0, &self.compressed]))
     }
 
@@ -174,10 +172,19 @@ impl ChunkSealer {
             self.compressor.set_compression_level(level)?;
             self.level = level;
         }
-        self.compressed.clear();
-        self.compressed.reserve(zstd::zstd_safe::compress_bound(plaintext.len()));
-        self.compressor.compress_to_buffer(plaintext, &mut self.compressed).map(drop)
+        compress(&mut self.compressor, plaintext, &mut self.compressed)
     }
+}
+
+/// Compresses into a buffer whose earlier content is gone.
+fn compress(
+    compressor: &mut zstd::bulk::Compressor<'_>,
+    plaintext: &[u8],
+    compressed: &mut Vec<u8>,
+) -> Result<(), std::io::Error> {
+    compressed.clear();
+    compressed.reserve(zstd::zstd_safe::compress_bound(plaintext.len()));
+    compressor.compress_to_buffer(plaintext, compressed).map(drop)
 }
 
 /// Seals a body whose bytes are these parts. The buffer's earlier content is gone.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::chunk::ChunkError;
+use crate::chunk::{ChunkError, ChunkHash};
 use crate::{BackupId, Digest, DomainId, Malformed, RepositoryId, WriterId};
 
 /// Why a repository operation failed. `Display` names the failed step and the object; [`Error::hint`] says what to do.
@@ -381,6 +381,12 @@ impl Error {
     pub(crate) fn damaged(path: impl Into<String>) -> impl FnOnce(Malformed) -> Self {
         let path = path.into();
         move |reason| Self::Damaged { path, reason }
+    }
+
+    /// Names the chunk that cannot be sealed or opened.
+    pub(crate) fn broken(hash: &ChunkHash) -> impl FnOnce(ChunkError) -> Self {
+        let id = hash.id();
+        move |reason| Self::Chunk { id: hex::encode(id.0), reason }
     }
 
     /// The object is not there, as opposed to a place that does not answer.

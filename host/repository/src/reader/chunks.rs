@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::windows::Windows;
-use crate::chunk::{ChunkError, ChunkHash, ChunkKind, ChunkSecrets};
+use crate::chunk::{ChunkHash, ChunkKind, ChunkSecrets};
 use crate::format::path;
 use crate::index::{IndexTable, Location};
 use crate::opener::ChunkOpener;
@@ -64,7 +64,7 @@ impl Chunks {
         chain: &[Bytes],
         plaintext: &mut [u8],
     ) -> Result<(), Error> {
-        opener.open_into(&self.secrets, kind, hash, chain, plaintext).map_err(broken(hash))
+        opener.open_into(&self.secrets, kind, hash, chain, plaintext).map_err(Error::broken(hash))
     }
 
     /// One list or table chunk, or a data chunk that is read for itself.
@@ -79,7 +79,7 @@ impl Chunks {
         }
         let chunks = std::sync::Arc::clone(self);
         let opened = self.pool.run(move |codec| codec.opener.open(&chunks.secrets, kind, &hash, &chain)).await?;
-        let opened = Bytes::from(opened.map_err(broken(&hash))?);
+        let opened = Bytes::from(opened.map_err(Error::broken(&hash))?);
         self.keep(hash, opened.clone());
         Ok(opened)
     }
@@ -125,10 +125,4 @@ impl Chunks {
             cache.pop_front();
         }
     }
-}
-
-/// Names the chunk that does not open.
-fn broken(hash: &ChunkHash) -> impl FnOnce(ChunkError) -> Error {
-    let id = hash.id();
-    move |reason| Error::Chunk { id: hex::encode(id.0), reason }
 }

@@ -10,12 +10,13 @@ use zeroize::Zeroizing;
 
 use super::BackupWriter;
 use super::packer::Packed;
+use super::pipeline::Settled;
 use super::table::{self, Table};
 use crate::chunk::ChunkId;
 use crate::envelope::seal_envelope;
 use crate::format::cbor::{self, Blob};
 use crate::format::directory::StoredRecord;
-use crate::format::head::Object;
+use crate::format::head::{DELTAS, Object};
 use crate::format::index::{Index, IndexClear, NO_BASE, Record};
 use crate::format::manifest::{BackupClear, Manifest};
 use crate::format::refs::Refs;
@@ -62,27 +63,24 @@ impl BackupWriter {
     pub async fn commit(self, record: BackupRecord, document: String) -> Result<BackupRecord, Error> {
         let entries = std::mem::take(&mut *self.entries.lock());
         let table = table::write(&self.pipeline, entries).await?;
-        let settled = self.pipeline.settle().await?;
+        let Settled { packed, held } = self.pipeline.settle().await?;
         let keyring = self.repository.inner.keyring.current();
         let mut written = Written { repository: &self.repository, objects: Vec::new() };
 
         let component = self.put_component().await?;
         let domain = self.plan.domain;
-        written
-            .objects
-            .extend(settled.packed.iter().map(|pack| (path::pack(domain, pack.digest), pack.length, pack.digest)));
-        let mut indexes = settled.indexes;
-        indexes.extend(self.put_indexes(&keyring, &mut written, &settled.packed).await?);
-        let indexes: Vec<_> = indexes.into_iter().collect();
-        let mut reliance = Reliance {
-            packs: settled.relied_on,
-            indexes: indexes.iter().copied().collect(),
-            incompatible: settled.incompatible,
-        };
-        self.put_refs(&keyring, &mut written, settled.added, settled.adopted).await?;
+        written.objects.extend(packed.iter().map(|pack| (path::pack(domain, pack.digest), pack.length, pack.digest)));
+        let mut reliance = Reliance { packs: held.relied_on, indexes: held.indexes, incompatible: held.incompatible };
+        if packed.iter().any(|pack| !pack.bases.is_empty()) {
+            reliance.incompatible |= DELTAS;
+        }
+        reliance.indexes.extend(self.put_indexes(&keyring, &mut written, &packed).await?);
+        let indexes: Vec<_> = reliance.indexes.iter().copied().collect();
+        let (added, adopted) = (held.added.into_iter().collect(), held.adopted.into_iter().collect());
+        self.put_refs(&keyring, &mut written, added, adopted).await?;
         let mut slots = self.put_keys(FIRST_KEYS).await?;
         let record = self.complete(record, &table);
-        self.put_manifest(&keyring, &mut written, &record, document, table, indexes.clone()).await?;
+        self.put_manifest(&keyring, &mut written, &record, document, table, indexes).await?;
 
         let own: u64 = written.objects.iter().map(|(_, length, _)| length).sum();
         let record = BackupRecord { stored_bytes: own + slots.object.1, ..record };

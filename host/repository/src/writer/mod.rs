@@ -6,6 +6,7 @@ mod chunker;
 mod commit;
 mod delta;
 mod entry;
+mod held;
 mod packer;
 mod pipeline;
 mod pressure;

@@ -5,7 +5,6 @@
 //! their buffers are used again and again. Whoever brings chunks waits; workers never do. The first failure is kept: after
 //! it nothing is accepted any more, and the backup can never commit.
 
-use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,12 +13,12 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::delta::{Ancestor, Changed, Origin, choose};
+use super::held::Held;
 use super::packer::{Packed, Packer};
 use super::pressure::Pressure;
-use crate::chunk::{ChunkCodec, ChunkError, ChunkHash, ChunkId, ChunkKind, ChunkSecrets};
-use crate::format::head::DELTAS;
+use crate::chunk::{ChunkCodec, ChunkHash, ChunkId, ChunkKind, ChunkSecrets};
 use crate::format::path;
-use crate::index::{IndexTable, Location};
+use crate::index::IndexTable;
 use crate::keyring::DomainKeys;
 use crate::pack::{Base, PackBuilder};
 use crate::place::Place;
@@ -28,7 +27,7 @@ use crate::reader::{BackupReader, Chain};
 use crate::repository::Repository;
 use crate::seal::Secret;
 use crate::tree::Cut;
-use crate::{Compression, Digest, DomainId, Error};
+use crate::{Compression, DomainId, Error};
 
 /// Plaintext that waits for a worker or is at work, in bytes: less than a pack, so that nobody can fill a second one while
 /// all uploads are busy.
@@ -58,7 +57,7 @@ pub(super) struct Pipeline {
     /// The backup whose chunks new ones may be deltas to.
     parent: Option<BackupReader>,
     /// Chunks that this backup holds.
-    held: Mutex<HashSet<ChunkId>>,
+    held: Mutex<Held>,
     packer: Mutex<Packer>,
     /// Bytes of plaintext that may come.
     work: Arc<Semaphore>,
@@ -284,15 +283,16 @@ impl Pipeline {
         let base = &versions[number];
         let sealed = sealer
             .seal_delta(hash, plaintext, (&base.hash, base.plaintext), self.pressure.level())
-            .map_err(broken(hash))?;
-        lock(&self.held).extend(versions[number..].iter().map(|version| version.hash.id()));
+            .map_err(Error::broken(hash))?;
+        // What it stands on is held as well.
+        self.claim(base.hash.id());
         self.pack(hash.id(), sealed, Some(Base { id: base.hash.id(), depth: chain.depths[number] + 1 }));
         Ok(())
     }
 
     /// Compresses, seals and packs a whole chunk.
     fn keep(self: &Arc<Self>, codec: &mut ChunkCodec, hash: &ChunkHash, plaintext: &[u8]) -> Result<(), Error> {
-        let sealed = codec.sealer.seal(hash, plaintext, self.pressure.level()).map_err(broken(hash))?;
+        let sealed = codec.sealer.seal(hash, plaintext, self.pressure.level()).map_err(Error::broken(hash))?;
         self.pack(hash.id(), sealed, None);
         Ok(())
     }
@@ -306,7 +306,12 @@ impl Pipeline {
 
     /// Whether this chunk is new: neither met in this backup nor to be read in the repository.
     fn claim(&self, id: ChunkId) -> bool {
-        lock(&self.held).insert(id) && self.index.find_chain(&id).is_err()
+        if lock(&self.held).holds(&id) {
+            return false;
+        }
+        // The index is asked while nobody waits for what is held; of two who ask for one chunk the first holds it.
+        let known = self.index.find_chain(&id);
+        lock(&self.held).hold(id, known.ok())
     }
 
     /// Completes a pack and sends it on its way.
@@ -348,26 +353,9 @@ impl Pipeline {
         self.idle().await?;
         let packed = std::mem::take(&mut lock(&self.packer).packed);
         let held = std::mem::take(&mut *lock(&self.held));
-        let mut settled = Settled { packed, ..Settled::default() };
-        let mut adopted = HashSet::new();
-        for id in held {
-            match self.index.find_chain(&id) {
-                Ok(chain) => {
-                    // What a known delta stands on is held as well.
-                    adopted.insert(id);
-                    adopted.extend(chain.iter().filter_map(|location| location.base));
-                    settled.rely_on(&chain);
-                }
-                Err(_) => settled.added.push(id),
-            }
-        }
-        settled.adopted = adopted.into_iter().collect();
-        if settled.packed.iter().any(|pack| !pack.bases.is_empty()) {
-            settled.incompatible |= DELTAS;
-        }
         // Every chunk that was claimed must be in a pack that is durable, or the backup would miss it.
-        let recorded: usize = settled.packed.iter().map(|pack| pack.records.len()).sum();
-        if recorded == settled.added.len() { Ok(settled) } else { Err(Error::WorkerStopped) }
+        let recorded: usize = packed.iter().map(|pack| pack.records.len()).sum();
+        if recorded == held.added.len() { Ok(Settled { packed, held }) } else { Err(Error::WorkerStopped) }
     }
 
     /// Waits until nothing is on its way.
@@ -433,34 +421,9 @@ impl Pipeline {
 }
 
 /// What a settled pipeline has.
-#[derive(Default)]
 pub(super) struct Settled {
     pub(super) packed: Vec<Packed>,
-    /// Stored by this backup.
-    pub(super) added: Vec<ChunkId>,
-    /// Found in the repository.
-    pub(super) adopted: Vec<ChunkId>,
-    /// The indexes that tell where those are, and their packs.
-    pub(super) indexes: BTreeSet<Digest>,
-    pub(super) relied_on: BTreeSet<Digest>,
-    /// Feature bits that a reader must know.
-    pub(super) incompatible: u64,
-}
-
-impl Settled {
-    fn rely_on(&mut self, chain: &[Location]) {
-        self.indexes.extend(chain.iter().map(|location| location.index));
-        self.relied_on.extend(chain.iter().map(|location| location.pack));
-        if chain.len() > 1 {
-            self.incompatible |= DELTAS;
-        }
-    }
-}
-
-/// Names the chunk that cannot be sealed.
-fn broken(hash: &ChunkHash) -> impl FnOnce(ChunkError) -> Error {
-    let id = hash.id();
-    move |reason| Error::Chunk { id: hex::encode(id.0), reason }
+    pub(super) held: Held,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
