@@ -2,9 +2,9 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -83,6 +83,18 @@ impl std::fmt::Display for Answer {
         let Self { command, code, stdout, stderr } = self;
         write!(formatter, "{command}: exit code {code:?}\n{stdout}{stderr}")
     }
+}
+
+/// Reads on until this was shown after all that was shown before.
+fn show_until(screen: &mut BufReader<ChildStdout>, shown: &mut Vec<u8>, awaited: &str) -> Result {
+    let begin = shown.len();
+    for byte in screen.bytes() {
+        shown.push(byte?);
+        if shown[begin..].ends_with(awaited.as_bytes()) {
+            return Ok(());
+        }
+    }
+    Err(Failure::new(format!("{awaited:?} was not asked: {}", String::from_utf8_lossy(shown))))
 }
 
 /// A data directory and, while it runs, the appliance on it.
@@ -196,6 +208,28 @@ impl Appliance {
             .stdin(Stdio::null());
         self.surround(&mut command);
         Answer::of(&mut command)
+    }
+
+    /// Runs `holdfast` with these arguments at a terminal where somebody answers these questions, in this order. What the terminal
+    /// showed is the answer's standard output.
+    pub fn run_at_a_terminal(&self, arguments: &str, dialogue: &[(&str, &str)]) -> Result<Answer> {
+        let line = format!("{} {arguments}", program("holdfast")?.display());
+        let mut command = Command::new("timeout");
+        command.args(["--foreground", "--kill-after=5", COMMAND_SECONDS]);
+        command.args(["script", "--quiet", "--return", "--flush", "--command", &line, "/dev/null"]);
+        command.env("SHELL", "/bin/sh").stdin(Stdio::piped()).stdout(Stdio::piped());
+        self.surround(&mut command);
+        let mut child = command.spawn()?;
+        let mut keyboard = child.stdin.take();
+        let mut screen = BufReader::new(child.stdout.take().ok_or_else(|| Failure::new("the terminal shows nothing"))?);
+        let mut shown = Vec::new();
+        for (question, answer) in dialogue {
+            show_until(&mut screen, &mut shown, question)?;
+            keyboard.as_mut().map(|keyboard| writeln!(keyboard, "{answer}")).transpose()?;
+        }
+        screen.read_to_end(&mut shown)?;
+        let stdout = String::from_utf8_lossy(&shown).into_owned();
+        Ok(Answer { command: line, code: child.wait()?.code(), stdout, stderr: String::new() })
     }
 
     /// As [`run`](Self::run) with `-o json`, and must succeed.

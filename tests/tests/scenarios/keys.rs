@@ -137,14 +137,7 @@ fn a_tenant_restores_its_own_backups_with_its_own_key() -> Result {
     let content = Content::of(&setting.cluster)?;
     setting.appliance.back_up(INSTANCE, "offsite")?;
     let identity = setting.workdir.join("customer.key").display().to_string();
-    let add = ["key", "recipient", "add", "customer", "--organization", "acme", "--generate", &identity];
-    setting.appliance.run(add)?.done()?;
-    // Slots of what exists come after the new keyring.
-    wait_until("the vault's backup has a slot for the tenant", PATIENCE, || {
-        let jobs = setting.appliance.list(&["job", "list"])?;
-        let done = jobs.iter().filter(|job| job["kind"] == "rewrap" && job["state"] == "Succeeded").count();
-        Ok((done == 2).then_some(()))
-    })?;
+    setting.add_tenant(&identity)?;
     let (reborn, refused) = recovery(&setting, "reborn", "customer.key")?;
     refused.refused(&["restore"])?;
     let (to, url) = (setting.workdir.join("restored"), setting.s3.url("backups"));

@@ -34,6 +34,8 @@ fn an_adversary_with_every_key_loses_nothing_that_is_locked() -> Result {
     add_vault(&setting, &minio, &["lock=compliance", "lock-days=1"])?;
     let content = Content::of(&setting.cluster)?;
     let backup = setting.appliance.back_up(INSTANCE, "offsite")?;
+    let tenant = setting.workdir.join("customer.key").display().to_string();
+    setting.add_tenant(&tenant)?;
     setting.appliance.wait_until_remembered(INSTANCE)?;
     setting.appliance.kill()?;
     fs::remove_dir_all(setting.appliance.data())?;
@@ -71,6 +73,10 @@ fn an_adversary_with_every_key_loses_nothing_that_is_locked() -> Result {
     ensure(backups.len() == 1 && backups[0]["uid"] == backup["uid"], || format!("it is lost: {backups:?}"))?;
     let to = setting.workdir.join("restored");
     setting.appliance.restore(&format!("{INSTANCE}/latest"), &to, &[], &["--wait"])?.done()?;
+    setting.must_hold(&to, &content)?;
+    let to = setting.workdir.join("restored-by-the-tenant");
+    let alone = ["--from", &url, "--identity", &tenant];
+    setting.appliance.restore(&format!("{INSTANCE}/latest"), &to, &[], &alone)?.done()?;
     setting.must_hold(&to, &content)?;
 
     // What stands in the way of new heads makes way.

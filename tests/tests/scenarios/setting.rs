@@ -2,12 +2,16 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use holdfast_tests::appliance::Appliance;
 use holdfast_tests::cluster::{Blueprint, Cluster};
 use holdfast_tests::content::Content;
 use holdfast_tests::s3::S3Server;
-use holdfast_tests::{PASSWORD, ROLE, Result, Workdir};
+use holdfast_tests::{PASSWORD, ROLE, Result, Workdir, wait_until};
+
+/// How long jobs that follow a change may take.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Name of the protected instance.
 pub const INSTANCE: &str = "acme/shop/pg";
@@ -61,6 +65,17 @@ impl Setting {
     /// Where [`protect`](Self::protect) puts the recovery kit: outside the data directory.
     pub fn kit(&self) -> PathBuf {
         self.workdir.join("alice.key")
+    }
+
+    /// Gives the organization of the instance, which has one backup, a recipient of its own; returns once every target's slots know it.
+    pub fn add_tenant(&self, identity: &str) -> Result {
+        let add = ["key", "recipient", "add", "customer", "--organization", "acme", "--generate", identity];
+        self.appliance.run(add)?.done()?;
+        wait_until("both targets have slots for the tenant", PATIENCE, || {
+            let jobs = self.appliance.list(&["job", "list"])?;
+            let done = jobs.iter().filter(|job| job["kind"] == "rewrap" && job["state"] == "Succeeded").count();
+            Ok((done == 2).then_some(()))
+        })
     }
 
     /// Starts PostgreSQL on a restored directory and fails unless it holds this content.

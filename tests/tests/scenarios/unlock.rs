@@ -58,6 +58,24 @@ fn a_passphrase_opens_the_keyring_and_a_wrong_one_is_told() -> Result {
 }
 
 #[test]
+fn a_passphrase_is_asked_for_at_a_terminal_that_does_not_show_it() -> Result {
+    let workdir = Workdir::new("terminal")?;
+    let mut appliance = stopped(&workdir)?;
+    let command = "key unlock passphrase";
+    let new = |again| [("new passphrase of the keyring: ", PASSPHRASE), ("the same again: ", again)];
+    appliance.run_at_a_terminal(command, &new("needle orchid lantern eight"))?.refused(&["are not the same"])?;
+    let said = appliance.run_at_a_terminal(command, &new(PASSPHRASE))?.done()?;
+    ensure(!said.stdout.contains("orchid"), || format!("the terminal shows it: {said}"))?;
+
+    let current = ("passphrase of the keyring: ", PASSPHRASE);
+    appliance
+        .run_at_a_terminal("key unlock key-file", &[("passphrase of the keyring: ", "wrong")])?
+        .refused(&["does not open"])?;
+    appliance.run_at_a_terminal("key unlock key-file", &[current])?.done()?;
+    appliance.start()
+}
+
+#[test]
 fn a_key_elsewhere_opens_the_keyring_and_is_never_made_anew() -> Result {
     let workdir = Workdir::new("key-elsewhere")?;
     let mut appliance = stopped(&workdir)?;

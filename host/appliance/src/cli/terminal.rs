@@ -43,9 +43,10 @@ fn ask_secret(question: &str) -> io::Result<SecretText> {
     if !io::stdin().is_terminal() {
         return Err(io::Error::other("standard input is no terminal"));
     }
-    let mut terminal = OpenOptions::new().read(true).write(true).open("/dev/tty")?;
-    write!(terminal, "{question}: ")?;
+    let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty")?;
     let silent = Silent::new(&terminal)?;
+    // Only now: whoever answers at once is not shown either.
+    (&terminal).write_all(format!("{question}: ").as_bytes())?;
     let mut line = Zeroizing::new(String::with_capacity(1024));
     BufReader::new(&terminal).read_line(&mut line)?;
     drop(silent);

@@ -6,9 +6,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::stored::{Former, ORGANIZATION, StoredDomain, StoredKeyring};
 use super::{Keyring, RecoveryKit, VerifyKey};
 use crate::envelope::Envelope;
+use crate::format::cbor::Value;
 use crate::format::keys::Keys;
 use crate::format::manifest::{BackupClear, Manifest};
 use crate::format::{Kind, cbor, path};
@@ -61,13 +64,13 @@ fn without_domains(kit: &RecoveryKit, of: Vouched) -> Keyring {
     Keyring { stored, verify_key: VerifyKey(of.verify_key), tenant: Some(Arc::new(kit.clone())) }
 }
 
-/// Every backup's newest slots that are listed.
+/// Every backup's newest slots, those among them that somebody deleted at a place that keeps versions.
 async fn backups_by_domain(place: &Place) -> Result<BTreeMap<DomainId, BTreeMap<BackupId, u64>>, Error> {
     let mut found: BTreeMap<DomainId, BTreeMap<BackupId, u64>> = BTreeMap::new();
-    for one in place.list(path::DOMAINS).await? {
-        let id = one.path.strip_prefix(path::DOMAINS).and_then(|path| path.split('/').next());
+    for path in place.paths_ever(path::DOMAINS).await? {
+        let id = path.strip_prefix(path::DOMAINS).and_then(|path| path.split('/').next());
         let Some(domain) = id.and_then(|id| id.parse().ok()) else { continue };
-        if let Some((backup, generation)) = path::keys_generation(domain, &one.path) {
+        if let Some((backup, generation)) = path::keys_generation(domain, &path) {
             let newest = found.entry(domain).or_default().entry(backup).or_default();
             *newest = generation.max(*newest);
         }
@@ -83,12 +86,10 @@ async fn opened_domain(
     backup: BackupId,
     generation: u64,
 ) -> Result<StoredDomain, Error> {
-    let path = path::keys(id, backup, generation);
-    let keys = Envelope::<Keys>::open(Kind::Keys, &path, place.get(&path, None).await?, keyring)?;
+    let keys: Envelope<Keys> = signed(place, keyring, Kind::Keys, path::keys(id, backup, generation)).await?;
     let mut opened = keys.clear.slots.iter().filter_map(|slot| keyring.open_slot(&slot.wrapped.0));
     let data_key = opened.next().ok_or(Error::NoKey { backup })?;
-    let path = path::manifest(id, backup);
-    let envelope = Envelope::<BackupClear>::open(Kind::Manifest, &path, place.get(&path, None).await?, keyring)?;
+    let envelope: Envelope<BackupClear> = signed(place, keyring, Kind::Manifest, path::manifest(id, backup)).await?;
     let manifest: Manifest = cbor::decode(&envelope.unseal(&data_key)?).map_err(envelope.damaged())?;
     let (data, list, table) = manifest.secrets;
     Ok(StoredDomain {
@@ -104,4 +105,12 @@ async fn opened_domain(
         tenants: None,
         extra: Default::default(),
     })
+}
+
+/// An object in the newest version that this repository signed.
+async fn signed<C: Value>(place: &Place, keyring: &Keyring, kind: Kind, path: String) -> Result<Envelope<C>, Error> {
+    let open = |bytes: &Bytes| Envelope::open(kind, &path, bytes.clone(), keyring);
+    let found = place.find_genuine(&path, |bytes| open(bytes).is_ok()).await?;
+    let bytes = found.ok_or_else(|| Error::Lost { path: path.clone(), location: place.location() })?;
+    open(&bytes)
 }
