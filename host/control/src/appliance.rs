@@ -77,43 +77,9 @@ impl Appliance {
     /// Opens the data directory (making keys, catalog, primary and admin token at first start), heals what a crash left, starts the queue.
     /// The admin token is written to `DATA-DIR/admin-token` (0600) once.
     pub async fn start(options: Options) -> Result<Self, Error> {
-        let data = DataDir::open(&options.data_dir)?;
-        let (data, keyring, unlock) = keyring(data, options.unlocking).await?;
-        let catalog = Catalog::open(&data.catalog()).await?;
-        let runtime = RuntimeOptions {
-            cache_directory: data.compiled_code(),
-            cache_key: keyring.derive("compiled code"),
-            limits: options.limits,
-            compiler: options.compiler,
-        };
-        let plugins = Plugins::load(runtime, &options.components).await?;
-        plugins.load_installed(&data, catalog.plugins().await?).await?;
-        let recovered = catalog.meta(MODE).await?.is_some_and(|mode| mode == RECOVERED.as_bytes());
-        let writer = own_writer(&catalog).await?;
-        let state = Arc::new(State {
-            data,
-            catalog,
-            keyring: SharedKeyring::new(keyring),
-            unlock,
-            keyring_change: tokio::sync::Mutex::new(()),
-            plugins,
-            compression: options.compression,
-            repositories: Mutex::default(),
-            queue: Queue::new(options.workers),
-            hurried: Mutex::default(),
-            at_work: tokio::sync::RwLock::default(),
-            writer,
-            recovered: AtomicBool::new(recovered),
-            // What was changed before this start may be in no export.
-            changes: AtomicU64::new(1),
-            exported_changes: AtomicU64::new(0),
-        });
-        tokens::ensure_admin(&state).await?;
-        targets::ensure_primary(&state, options.primary_url.as_deref(), options.primary_site.as_deref()).await?;
-        let appliance = Self(state);
-        crate::jobs::heal(&appliance.0).await?;
-        crate::jobs::start(&appliance.0);
-        Ok(appliance)
+        let state = open(options).await?;
+        crate::jobs::start(&state);
+        Ok(Self(state))
     }
 
     /// Stops taking jobs and cancels running ones; they are healed at the next start.
@@ -125,6 +91,45 @@ impl Appliance {
     pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
         self.0.catalog.changes()
     }
+}
+
+/// All that an appliance is, with nothing running yet.
+pub(crate) async fn open(options: Options) -> Result<Arc<State>, Error> {
+    let data = DataDir::open(&options.data_dir)?;
+    let (data, keyring, unlock) = keyring(data, options.unlocking).await?;
+    let catalog = Catalog::open(&data.catalog()).await?;
+    let runtime = RuntimeOptions {
+        cache_directory: data.compiled_code(),
+        cache_key: keyring.derive("compiled code"),
+        limits: options.limits,
+        compiler: options.compiler,
+    };
+    let plugins = Plugins::load(runtime, &options.components).await?;
+    plugins.load_installed(&data, catalog.plugins().await?).await?;
+    let recovered = catalog.meta(MODE).await?.is_some_and(|mode| mode == RECOVERED.as_bytes());
+    let writer = own_writer(&catalog).await?;
+    let state = Arc::new(State {
+        data,
+        catalog,
+        keyring: SharedKeyring::new(keyring),
+        unlock,
+        keyring_change: tokio::sync::Mutex::new(()),
+        plugins,
+        compression: options.compression,
+        repositories: Mutex::default(),
+        queue: Queue::new(options.workers),
+        hurried: Mutex::default(),
+        at_work: tokio::sync::RwLock::default(),
+        writer,
+        recovered: AtomicBool::new(recovered),
+        // What was changed before this start may be in no export.
+        changes: AtomicU64::new(1),
+        exported_changes: AtomicU64::new(0),
+    });
+    tokens::ensure_admin(&state).await?;
+    targets::ensure_primary(&state, options.primary_url.as_deref(), options.primary_site.as_deref()).await?;
+    crate::jobs::heal(&state).await?;
+    Ok(state)
 }
 
 /// The keyring of a data directory, made at the first start. Asking for a passphrase and stretching it takes its time.

@@ -9,6 +9,8 @@ mod clock;
 mod data_dir;
 mod destination;
 mod error;
+#[cfg(test)]
+mod fixtures;
 mod instances;
 mod jobs;
 mod keys;

@@ -12,6 +12,7 @@ pub(crate) mod replicate;
 mod reporter;
 pub(crate) mod restore;
 pub(crate) mod rewrap;
+mod scheduler;
 pub(crate) mod shred;
 pub(crate) mod verify;
 
@@ -25,12 +26,18 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use queue::{Queue, heal, start};
+pub(crate) use queue::{Queue, heal};
 pub(crate) use reporter::{Reporter, Silent};
 
 use crate::appliance::State;
 use crate::resources::{Job, LogLine, Page};
 use crate::{Appliance, Error, ErrorKind, ListQuery, Principal, clock, views};
+
+/// Starts claiming jobs, and queueing those that come again and again.
+pub(crate) fn start(state: &Arc<State>) {
+    queue::start(state);
+    scheduler::start(state);
+}
 
 /// The verbs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

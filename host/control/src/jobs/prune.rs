@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Context, JobKind, stop_if_cancelled};
 use crate::appliance::State;
 use crate::resources::{PruneKept, PruneReport, PruneTally};
-use crate::{Error, ErrorKind, clock, targets};
+use crate::{Error, ErrorKind, clock, rollback, targets};
 
 /// What the job's row says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -53,6 +53,9 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
         pruned = pruning => pruned?,
         () = context.cancel.cancelled() => return Err(Error::unprocessable("cancelled", "cancelled")),
     };
+    if !options.dry_run {
+        rollback::remember(state, &target, &repository).await?;
+    }
     if let Some(until_ms) = pruned.kept.get(&Why::Condemned).and_then(|kept| kept.until_ms).filter(|_| !options.dry_run)
     {
         at(state, &target.name, clock::signed(until_ms)).await?;

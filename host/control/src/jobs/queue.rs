@@ -65,6 +65,11 @@ impl Queue {
         }
     }
 
+    /// Runs something until the appliance has stopped: it is to end when [`stopped`](Self::stopped) returns.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
     /// Returns when the appliance is to stop.
     pub(super) async fn stopped(&self) {
         self.stop.cancelled().await;
@@ -99,11 +104,10 @@ pub(crate) async fn heal(state: &State) -> Result<(), Error> {
 
 /// Starts claiming.
 pub(crate) fn start(state: &Arc<State>) {
-    let state = state.clone();
-    let tasks = state.queue.tasks.clone();
-    tasks.spawn(async move {
-        while !state.queue.stop.is_cancelled() {
-            let pause = match claim_all(&state).await {
+    let claiming = state.clone();
+    state.queue.spawn(async move {
+        while !claiming.queue.stop.is_cancelled() {
+            let pause = match claim_all(&claiming).await {
                 Ok(pause) => pause,
                 Err(error) => {
                     tracing::error!(%error, "claiming jobs failed");
@@ -111,8 +115,8 @@ pub(crate) fn start(state: &Arc<State>) {
                 }
             };
             tokio::select! {
-                () = state.queue.stop.cancelled() => {}
-                () = state.queue.wake.notified() => {}
+                () = claiming.queue.stop.cancelled() => {}
+                () = claiming.queue.wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -128,7 +132,7 @@ async fn claim_all(state: &Arc<State>) -> Result<Duration, Error> {
     while let Some(job) = state.catalog.claim_job(now, limits.clone()).await? {
         let cancel = state.queue.stop.child_token();
         state.queue.running().insert(job.id.clone(), cancel.clone());
-        state.queue.tasks.spawn(attempt(state.clone(), job, cancel));
+        state.queue.spawn(attempt(state.clone(), job, cancel));
     }
     let due = state.catalog.next_due_ms(now).await?;
     Ok(due.map_or(Duration::from_secs(60), |due| Duration::from_millis(clock::unsigned(due - now).clamp(10, 60_000))))
