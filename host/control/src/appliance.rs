@@ -196,7 +196,8 @@ impl State {
     pub(crate) async fn open_repository(&self, target: &TargetRow) -> Result<Repository, Error> {
         let (storage, keyring) = (targets::storage(target, &self.keyring.current())?, self.keyring.clone());
         if self.is_recovered() {
-            return Ok(Repository::open_read_only(storage, keyring).await?);
+            let repository = Repository::open_read_only(storage, keyring).await?;
+            return Ok(repository.with_index_cache(self.data.index_cache(&target.uid)));
         }
         if targets::counts(self, target).await?.durable == 0 {
             return self.must_be_newest(target, Repository::open_or_create(storage, keyring).await?).await;
@@ -217,7 +218,8 @@ impl State {
             self.catalog.meta(EPOCH).await?.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok()).unwrap_or(0);
         if found <= own {
             rollback::must_hold_all(self, target, &repository).await?;
-            return Ok(repository.with_writer(self.writer));
+            let repository = repository.with_writer(self.writer);
+            return Ok(repository.with_index_cache(self.data.index_cache(&target.uid)));
         }
         Err(Error::conflict("superseded", format!("another appliance has taken the target {} over (epoch {found}, ours is {own})", target.name))
             .hint("Stop this appliance. If it shall be the writer again, recover into a new data directory and take over there."))

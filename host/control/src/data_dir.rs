@@ -75,6 +75,19 @@ impl DataDir {
         self.path.join("cache")
     }
 
+    /// What was read of the indexes at a target: a cache.
+    pub(crate) fn index_cache(&self, target_uid: &str) -> PathBuf {
+        self.path.join("indexes").join(target_uid)
+    }
+
+    pub(crate) fn remove_index_cache(&self, target_uid: &str) -> Result<(), Error> {
+        let path = self.index_cache(target_uid);
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != IoKind::NotFound => Err(Error::file("removing", &path, error)),
+            _ => Ok(()),
+        }
+    }
+
     /// URL of the primary target unless the configuration names another.
     pub(crate) fn default_primary(&self) -> String {
         let path = self.path.join("repository");

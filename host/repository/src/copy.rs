@@ -107,14 +107,14 @@ impl Repository {
         let mut indexes: BTreeSet<Digest> = BTreeSet::new();
         let (mut incompatible, mut condemned_chunks) = (0, Vec::new());
         for id in source.chunks_of(from, domain, backup).await? {
-            let is_delta = if let Ok(chain) = present.find_chain(&id) {
+            let is_delta = if let Some(chain) = present.known_chain(&id)? {
                 // Here the chunk may lie in another pack than there, told of by another index, and stand on another base.
                 relied_on.extend(chain.iter().map(|location| location.pack));
                 indexes.extend(chain.iter().map(|location| location.index));
                 chain.len() > 1
             } else {
                 // Refs name bases too: the rest of a chain comes by itself.
-                let location = there.find(&id).ok_or_else(|| Error::ChunkLost { id: hex::encode(id.0) })?;
+                let location = there.find(&id)?.ok_or_else(|| Error::ChunkLost { id: hex::encode(id.0) })?;
                 if here.is_condemned(&location.pack) {
                     condemned_chunks.push((id, location));
                 } else {

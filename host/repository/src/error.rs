@@ -96,6 +96,14 @@ pub enum Error {
         /// Its public id.
         id: String,
     },
+    /// The local cache of the indexes, which is no part of the repository, cannot be read or written.
+    #[error("{step} the index cache failed: {source}")]
+    IndexCache {
+        /// What was done.
+        step: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
     /// A head needs something that this version does not know.
     #[error("{path} uses features that this version does not know ({bits:#x})")]
     NewerFormat {
@@ -416,6 +424,7 @@ impl Error {
             Self::ChainBroken { .. } => "broken-chain",
             Self::Chunk { .. } => "damaged-chunk",
             Self::ChunkLost { .. } => "lost-chunk",
+            Self::IndexCache { .. } => "index-cache",
             Self::NewerFormat { .. } => "newer-format",
             Self::OtherRepository { .. } => "other-repository",
             Self::NotARepository { .. } => "not-a-repository",
@@ -474,6 +483,9 @@ impl Error {
             | Self::Lost { .. }
             | Self::Chunk { .. }
             | Self::ChunkLost { .. } => "Read the backup from another target, and check the storage of this one.",
+            Self::IndexCache { .. } => {
+                "Check the disk of the data directory, or that of the temporary directory without one, and its free space. What is damaged is made anew by itself."
+            }
             Self::ChainBroken { .. } => {
                 "Something other than Holdfast changed this place. Compare it with another target before anything is written to it."
             }
@@ -543,6 +555,7 @@ impl Error {
             Self::BackupBroken(error) => error.is_permanent(),
             Self::RuntimeStopped
             | Self::WorkerStopped
+            | Self::IndexCache { .. }
             | Self::Condemned { .. }
             | Self::KeysRotated { .. }
             | Self::SizeMismatch { .. } => false,

@@ -1,11 +1,13 @@
 //! Packs describe themselves: where an index cannot be read, the footers of the packs that it told of say the same.
 
+use std::collections::HashSet;
+
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 
 use crate::format::index::{Index, decode_footer};
 use crate::format::{Kind, path};
 use crate::heads::DomainState;
-use crate::index::IndexTable;
+use crate::index::{IndexTable, Indexes};
 use crate::repository::Repository;
 use crate::seal::{Purpose, Secret, open_part};
 use crate::{Digest, DomainId, Error, Malformed};
@@ -31,26 +33,29 @@ impl Repository {
 
     async fn index_from_footers(&self, domain: DomainId, state: &DomainState) -> Result<IndexTable, Error> {
         let keyring = self.inner.keyring.current();
-        let mut table = IndexTable::default();
-        let mut damaged = None;
+        let keys = keyring.domain(domain)?;
+        let (mut indexes, mut told, mut damaged) =
+            (Box::new(Indexes::open(None, keys.index_key())?), HashSet::new(), None);
         for digest in state.live_indexes() {
             match self.read_index(&keyring, domain, *digest).await {
-                Ok(index) => table.add(*digest, index),
+                Ok(index) => {
+                    told.extend(index.packs.iter().copied());
+                    indexes = self.take_in(indexes, *digest, index).await?;
+                }
                 Err(error) if self.inner.place.is_damage(&error).await => damaged = Some(*digest),
                 Err(error) => return Err(error),
             }
         }
-        let told: std::collections::HashSet<Digest> = table.packs().collect();
+        let Some(damaged) = damaged else { return Ok(indexes.table(state)) };
         let untold = state.live_packs().filter(|pack| !told.contains(pack)).copied();
-        let keys = keyring.domain(domain)?;
         let reads = untold.map(|pack| self.read_footer(domain, state, pack, keys.index_key()).boxed());
-        let indexes: Vec<Option<Index>> =
-            stream::iter(reads.collect::<Vec<_>>()).buffer_unordered(FETCHES).try_collect().await?;
-        for index in indexes.into_iter().flatten() {
-            table.add(damaged.unwrap_or(Digest::of(&[])), index);
+        let mut footers = stream::iter(reads.collect::<Vec<_>>()).buffer_unordered(FETCHES);
+        while let Some(footer) = footers.try_next().await? {
+            if let Some(index) = footer {
+                indexes = self.take_in(indexes, damaged, index).await?;
+            }
         }
-        table.refresh(state);
-        Ok(table)
+        Ok(indexes.table(state))
     }
 
     /// What a pack says that it holds; none for one that cannot say it any more.

@@ -121,7 +121,7 @@ impl Place {
     /// Whether an error tells of an object's damage or loss, and not of an outage: of one object at a place that answers otherwise.
     pub(crate) async fn is_damage(&self, error: &Error) -> bool {
         match error {
-            Error::RuntimeStopped | Error::WorkerStopped => false,
+            Error::RuntimeStopped | Error::WorkerStopped | Error::IndexCache { .. } => false,
             Error::Storage(holdfast_storage::Error::NotFound { .. }) => true,
             Error::Storage(storage) => storage.is_permanent() && self.get(path::REPOSITORY, None).await.is_ok(),
             _ => true,

@@ -184,7 +184,7 @@ impl Repository {
         for (path, _, digest) in own {
             let Some(backup) = path::refs_backup(domain, path) else { continue };
             for id in self.read_refs(domain, backup, path, *digest).await?.adopted {
-                let Ok(chain) = table.find_chain(&id) else { return Ok(None) };
+                let Some(chain) = table.known_chain(&id)? else { return Ok(None) };
                 reliance.packs.extend(chain.iter().map(|location| location.pack));
                 reliance.indexes.extend(chain.iter().map(|location| location.index));
                 if chain.len() > 1 {

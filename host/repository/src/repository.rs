@@ -1,12 +1,15 @@
 //! A repository at one target: opening it, its domains' heads and indexes, and the small changes that are one head each.
 
 use std::collections::HashMap;
+use std::ops::DerefMut;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use holdfast_storage::Storage;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::envelope::Envelope;
 use crate::format::directory::StoredRecord;
@@ -14,7 +17,7 @@ use crate::format::index::{Index, IndexClear};
 use crate::format::{Kind, path};
 use crate::heads::{Change, DomainState, read_on};
 use crate::holds::must_not_be_held;
-use crate::index::IndexTable;
+use crate::index::{IndexTable, Indexes};
 use crate::keyring::{Keyring, SharedKeyring, newest_generation, publish, sealed_of};
 use crate::layout::{RepositoryFile, recover_text};
 use crate::locks::Locks;
@@ -46,6 +49,8 @@ pub(crate) struct Inner {
     pub(crate) epoch: AtomicU64,
     is_read_only: bool,
     clock: OnceLock<Clock>,
+    /// Where the indexes of its domains are cached.
+    index_cache: OnceLock<PathBuf>,
     /// Generation of the keyring that this process saw published here.
     published: AtomicU64,
     /// What is known of locks here.
@@ -57,7 +62,8 @@ pub(crate) struct Inner {
 #[derive(Debug, Default)]
 pub(crate) struct DomainCell {
     pub(crate) heads: tokio::sync::Mutex<Arc<DomainState>>,
-    index: tokio::sync::Mutex<IndexTable>,
+    /// Opened when it is first needed.
+    indexes: Arc<tokio::sync::Mutex<Option<Indexes>>>,
 }
 
 impl Repository {
@@ -100,6 +106,7 @@ impl Repository {
             epoch: AtomicU64::new(0),
             is_read_only,
             clock: OnceLock::new(),
+            index_cache: OnceLock::new(),
             published: AtomicU64::new(0),
             locks: Locks::default(),
             domains: Mutex::default(),
@@ -121,6 +128,15 @@ impl Repository {
     pub fn with_writer(self, writer: WriterId) -> Self {
         // An id that was used stays.
         let _ = self.inner.writer.set(writer);
+        self
+    }
+
+    /// The same repository, which keeps what it read of the indexes in this directory of its own, for the next process too. Without one it
+    /// uses temporary files. Only the first call counts, and none after the first backup was begun or opened.
+    #[must_use]
+    pub fn with_index_cache(self, directory: PathBuf) -> Self {
+        // A directory that is in use stays.
+        let _ = self.inner.index_cache.set(directory);
         self
     }
 
@@ -254,7 +270,7 @@ impl Repository {
             let state = self.state(domain).await?;
             let live = state.records.values().filter(|stored| state.backups.contains_key(&stored.record.backup));
             stats.backups += state.backups.len() as u64;
-            stats.chunks += self.index(domain, &state).await?.chunks();
+            stats.chunks += self.index(domain, &state).await?.chunks()?;
             stats.packs += state.live_packs().count() as u64;
             stats.logical_bytes += live.map(|stored| stored.record.logical_bytes).sum::<u64>();
             stats.stored_bytes += state.stored_bytes();
@@ -358,8 +374,13 @@ impl Repository {
     pub(crate) async fn index(&self, domain: DomainId, state: &DomainState) -> Result<IndexTable, Error> {
         let keyring = self.inner.keyring.current();
         let cell = self.cell(domain);
-        let mut table = cell.index.lock().await;
-        let missing = table.missing(state);
+        let mut held = Arc::clone(&cell.indexes).lock_owned().await;
+        if held.is_none() {
+            let directory = self.inner.index_cache.get().map(|directory| directory.join(domain.to_string()));
+            *held = Some(Indexes::open(directory.as_deref(), keyring.domain(domain)?.index_key())?);
+        }
+        let mut indexes = OwnedMutexGuard::try_map(held, Option::as_mut).map_err(|_| Error::WorkerStopped)?;
+        let missing = indexes.missing(state);
         let mut fetched = stream::iter(missing)
             .map(|digest| {
                 let keyring = &keyring;
@@ -367,10 +388,22 @@ impl Repository {
             })
             .buffer_unordered(FETCHES);
         while let Some((digest, index)) = fetched.try_next().await? {
-            table.add(digest, index);
+            // Who asked may go away meanwhile: what was settled then is not lost.
+            indexes = self.take_in(indexes, digest, index).await?;
         }
-        table.refresh(state);
-        Ok(table.clone())
+        Ok(indexes.table(state))
+    }
+
+    /// Takes an index in; merging files, which takes a while, is for a worker.
+    pub(crate) async fn take_in<I>(&self, mut indexes: I, digest: Digest, index: Index) -> Result<I, Error>
+    where
+        I: DerefMut<Target = Indexes> + Send + 'static,
+    {
+        indexes.add(digest, index);
+        if indexes.is_unsettled() {
+            indexes = self.inner.pool.run(move |_| indexes.settle().map(|()| indexes)).await??;
+        }
+        Ok(indexes)
     }
 
     pub(crate) async fn read_index(&self, keyring: &Keyring, domain: DomainId, digest: Digest) -> Result<Index, Error> {

@@ -104,6 +104,7 @@ impl Appliance {
         }
         state.catalog.remove_target(&row.uid, clock::now_ms()).await?;
         state.forget_repository(&row.uid);
+        state.data.remove_index_cache(&row.uid)?;
         state.audit(who, "target.remove", name).await?;
         jobs::export::soon(state).await
     }

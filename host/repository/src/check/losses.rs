@@ -47,7 +47,12 @@ impl Repository {
             Err(error) => return self.finding(domain, &own, error).await.map(|_| true),
         };
         let is_suspect = |chain: Vec<Location>| chain.iter().any(|location| suspects.contains(&location.pack));
-        Ok(ids.iter().any(|id| index.find_chain(id).map_or(true, is_suspect)))
+        for id in &ids {
+            if index.known_chain(id)?.is_none_or(is_suspect) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn losses_of(

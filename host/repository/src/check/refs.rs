@@ -64,9 +64,12 @@ impl Repository {
         let named: HashSet<ChunkId> = self.chunks_of(&state, domain, backup).await?.into_iter().collect();
         let mut reached = self.open_backup(domain, backup).await?.reached().await?;
         let table = self.index_or_footers(domain, &state).await?;
-        // What cannot be found is lost, whatever refs say; the rest of the check tells of it.
-        let chains = reached.iter().filter_map(|id| table.find_chain(id).ok());
-        let bases: Vec<ChunkId> = chains.flatten().filter_map(|location| location.base).collect();
+        let mut bases = Vec::new();
+        for id in &reached {
+            // What cannot be found is lost, whatever refs say; the rest of the check tells of it.
+            let chain = table.known_chain(id)?.unwrap_or_default();
+            bases.extend(chain.iter().filter_map(|location| location.base));
+        }
         reached.extend(bases);
         let missing = reached.difference(&named).count() as u64;
         let idle = named.difference(&reached).count() as u64;

@@ -108,7 +108,10 @@ impl Repository {
                 return self.finding(domain, &path, error).await.map(|_| None);
             }
         };
-        let lost = ids.iter().filter(|id| table.find_chain(id).is_err()).count();
+        let mut lost = 0_u64;
+        for id in &ids {
+            lost += u64::from(table.known_chain(id)?.is_none());
+        }
         Ok((lost > 0).then(|| Damage {
             path: path::manifest(domain, backup),
             code: "lost-chunk".into(),

@@ -48,6 +48,34 @@ pub(crate) struct DomainState {
 }
 
 impl DomainState {
+    /// Heads that name nothing but these packs and indexes, of which some are condemned.
+    #[cfg(test)]
+    pub(crate) fn of(domain: DomainId, packs: &[Digest], indexes: &[Digest], condemned: &[Digest]) -> Self {
+        let packs = packs.iter().map(|pack| (path::pack(domain, *pack), 1, *pack));
+        let indexes = indexes.iter().map(|index| (path::index(domain, *index), 1, *index));
+        let head = Head {
+            sequence: 0,
+            previous: None,
+            epoch: 0,
+            writer: crate::WriterId([0; 16]),
+            written_ms: 0,
+            incompatible: 0,
+            compatible: 0,
+            checkpoint: false,
+            added: packs.chain(indexes).collect(),
+            condemned: condemned.iter().map(|object| (*object, 7)).collect(),
+            removed: Vec::new(),
+            keyring: 1,
+            committed: Vec::new(),
+            backups_removed: Vec::new(),
+            extra: Default::default(),
+        };
+        let change = DirectoryChange { records: Vec::new(), deleted: Vec::new(), extra: Default::default() };
+        let mut state = Self::default();
+        state.apply(domain, head, Digest([0; 32]), change);
+        state
+    }
+
     pub(crate) fn next_sequence(&self) -> u64 {
         self.tip.map_or(0, |tip| tip.sequence + 1)
     }

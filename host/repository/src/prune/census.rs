@@ -254,11 +254,8 @@ impl Census {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::directory::DirectoryChange;
-    use crate::format::head::Head;
+    use crate::DomainId;
     use crate::format::index::Record;
-    use crate::format::path;
-    use crate::{DomainId, WriterId};
 
     const DOMAIN: DomainId = DomainId([0; 16]);
 
@@ -272,29 +269,8 @@ mod tests {
 
     /// Heads that name these packs, and these indexes, of which some are condemned.
     fn state(packs: &[u8], indexes: &[u8], condemned: &[u8]) -> DomainState {
-        let packs = packs.iter().map(|pack| (path::pack(DOMAIN, digest(*pack)), 1, digest(*pack)));
-        let indexes = indexes.iter().map(|index| (path::index(DOMAIN, digest(*index)), 1, digest(*index)));
-        let head = Head {
-            sequence: 0,
-            previous: None,
-            epoch: 0,
-            writer: WriterId([0; 16]),
-            written_ms: 0,
-            incompatible: 0,
-            compatible: 0,
-            checkpoint: false,
-            added: packs.chain(indexes).collect(),
-            condemned: condemned.iter().map(|object| (digest(*object), 7)).collect(),
-            removed: Vec::new(),
-            keyring: 1,
-            committed: Vec::new(),
-            backups_removed: Vec::new(),
-            extra: Default::default(),
-        };
-        let change = DirectoryChange { records: Vec::new(), deleted: Vec::new(), extra: Default::default() };
-        let mut state = DomainState::default();
-        state.apply(DOMAIN, head, digest(0), change);
-        state
+        let digests = |numbers: &[u8]| numbers.iter().map(|number| digest(*number)).collect::<Vec<_>>();
+        DomainState::of(DOMAIN, &digests(packs), &digests(indexes), &digests(condemned))
     }
 
     /// An index of one pack: chunks of 10 bytes, with what they are deltas to.

@@ -52,7 +52,7 @@ impl Chunks {
 
     /// Where a chunk is, and each base that it takes to open it.
     pub(crate) fn locate(&self, hash: &ChunkHash) -> Result<Vec<Location>, Error> {
-        self.index.find_chain(&hash.id()).map_err(|id| Error::ChunkLost { id: hex::encode(id.0) })
+        self.index.find_chain(&hash.id())
     }
 
     /// Opens a chunk that is as long as `plaintext`, given its sealed bytes and those of its bases.

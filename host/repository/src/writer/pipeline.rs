@@ -247,10 +247,15 @@ impl Pipeline {
         self: &Arc<Self>,
         codec: &mut ChunkCodec,
         run: Bytes,
-        mut chunks: Vec<(ChunkHash, Range<usize>)>,
+        all: Vec<(ChunkHash, Range<usize>)>,
         origin: Option<Origin>,
     ) -> Result<Option<Changed>, Error> {
-        chunks.retain(|(hash, _)| self.claim(hash.id()));
+        let mut chunks = Vec::with_capacity(all.len());
+        for (hash, place) in all {
+            if self.claim(hash.id())? {
+                chunks.push((hash, place));
+            }
+        }
         if let Some(origin) = origin.filter(|_| !chunks.is_empty()) {
             return Ok(Some(Changed { run, chunks, origin }));
         }
@@ -285,7 +290,7 @@ impl Pipeline {
             .seal_delta(hash, plaintext, (&base.hash, base.plaintext), self.pressure.level())
             .map_err(Error::broken(hash))?;
         // What it stands on is held as well.
-        self.claim(base.hash.id());
+        self.claim(base.hash.id())?;
         self.pack(hash.id(), sealed, Some(Base { id: base.hash.id(), depth: chain.depths[number] + 1 }));
         Ok(())
     }
@@ -305,13 +310,13 @@ impl Pipeline {
     }
 
     /// Whether this chunk is new: neither met in this backup nor to be read in the repository.
-    fn claim(&self, id: ChunkId) -> bool {
+    fn claim(&self, id: ChunkId) -> Result<bool, Error> {
         if lock(&self.held).holds(&id) {
-            return false;
+            return Ok(false);
         }
         // The index is asked while nobody waits for what is held; of two who ask for one chunk the first holds it.
-        let known = self.index.find_chain(&id);
-        lock(&self.held).hold(id, known.ok())
+        let known = self.index.known_chain(&id)?;
+        Ok(lock(&self.held).hold(id, known))
     }
 
     /// Completes a pack and sends it on its way.

@@ -7,6 +7,7 @@ mod check;
 mod copies;
 mod deltas;
 mod faults;
+mod index;
 mod keys;
 mod memory;
 mod model;
