@@ -78,6 +78,9 @@ pub struct BackupRow {
     /// Who holds it. Absent in what 0.1.0 wrote.
     #[serde(default)]
     pub holds: Vec<HoldRow>,
+    /// It follows no policy, and is kept until its instance has a success of this time. Absent in what 0.1.0 wrote.
+    #[serde(default)]
+    pub keep_until_ms: Option<i64>,
     /// Milliseconds since 1970.
     pub updated_ms: i64,
     /// Grows with each change.
@@ -306,6 +309,7 @@ fn columns(row: &BackupRow) -> Result<Columns, Fault> {
         ("parent", row.parent.clone().into()),
         ("job_id", row.job_id.clone().into()),
         ("holds", json(&row.holds)?),
+        ("keep_until_ms", row.keep_until_ms.into()),
         ("updated_ms", row.updated_ms.into()),
         ("resource_version", integer(row.resource_version)),
     ])
@@ -343,6 +347,7 @@ pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<BackupRow> {
         parent: row.get("parent")?,
         job_id: row.get("job_id")?,
         holds: read_json(row, "holds")?,
+        keep_until_ms: row.get("keep_until_ms")?,
         updated_ms: row.get("updated_ms")?,
         resource_version: read_count(row, "resource_version")?,
     })

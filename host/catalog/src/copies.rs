@@ -24,6 +24,9 @@ pub struct CopyRow {
     pub reason: Option<String>,
     /// Bytes that the copy moved.
     pub copied_bytes: u64,
+    /// When policies let it go: it is not made again. Absent in what 0.1.0 wrote.
+    #[serde(default)]
+    pub expired_ms: Option<i64>,
 }
 
 /// How a target stands.
@@ -31,7 +34,7 @@ pub struct CopyRow {
 pub struct TargetCounts {
     /// Backups that succeeded and are durable there.
     pub durable: u64,
-    /// Backups that succeeded and are not there yet.
+    /// Backups that succeeded, are not there yet and did not expire there.
     pub behind: u64,
     /// When the oldest of these had succeeded, in milliseconds since 1970: since then the target lags.
     pub behind_since_ms: Option<i64>,
@@ -52,15 +55,7 @@ impl Catalog {
     /// All copies of these backups, by backup's uid.
     pub async fn copies_of(&self, backup_uids: &[String]) -> Result<BTreeMap<String, Vec<CopyRow>>, Error> {
         let backup_uids = backup_uids.to_vec();
-        self.read("reading copies", move |db| {
-            let query = "SELECT * FROM copies WHERE backup_uid IN (SELECT value FROM json_each(?1)) ORDER BY backup_uid, target_uid";
-            let mut copies = BTreeMap::<_, Vec<_>>::new();
-            for copy in all(db, query, params![json(&backup_uids)?], from_row)? {
-                copies.entry(copy.backup_uid.clone()).or_default().push(copy);
-            }
-            Ok(copies)
-        })
-        .await
+        self.read("reading copies", move |db| of(db, &backup_uids)).await
     }
 
     /// Records how far a copy is. Refused: [`Error::NotFound`] if there is no such backup or target.
@@ -77,7 +72,7 @@ impl Catalog {
         .await
     }
 
-    /// Backups that succeeded and are not durable at a target, in the order to copy them: the newest of each instance, then the others,
+    /// Backups that succeeded, are not durable at a target and did not expire there, in the order to copy them: the newest of each instance, then the others,
     /// newer before older.
     pub async fn backups_missing_at(&self, target_uid: &str, limit: u32) -> Result<Vec<BackupRow>, Error> {
         let target_uid = target_uid.to_owned();
@@ -87,7 +82,8 @@ impl Catalog {
                     SELECT *, row_number() OVER (PARTITION BY instance_uid ORDER BY created_ms DESC, uid DESC) AS age
                     FROM backups WHERE state = 'Succeeded'
                 ) AS backup
-                WHERE NOT EXISTS (SELECT 1 FROM copies WHERE backup_uid = backup.uid AND target_uid = ?1 AND state = 'Durable')
+                WHERE NOT EXISTS (SELECT 1 FROM copies WHERE backup_uid = backup.uid AND target_uid = ?1
+                                  AND (state = 'Durable' OR expired_ms IS NOT NULL))
                 ORDER BY age > 1, created_ms DESC, uid DESC LIMIT ?2";
             all(db, query, params![target_uid, limit], backups::from_row)
         })
@@ -98,17 +94,17 @@ impl Catalog {
     pub async fn target_counts(&self) -> Result<BTreeMap<String, TargetCounts>, Error> {
         self.read("counting copies", |db| {
             let query = "
-                SELECT targets.uid AS uid, count(copies.backup_uid) AS durable,
-                       (SELECT count(*) FROM backups WHERE state = 'Succeeded') AS succeeded,
+                SELECT targets.uid AS uid, count(copies.backup_uid) FILTER (WHERE copies.state = 'Durable') AS durable,
+                       (SELECT count(*) FROM backups WHERE state = 'Succeeded') - count(copies.backup_uid) AS behind,
                        (SELECT min(finished_ms) FROM backups AS missing WHERE missing.state = 'Succeeded' AND NOT EXISTS
-                           (SELECT 1 FROM copies AS there WHERE there.backup_uid = missing.uid
-                            AND there.target_uid = targets.uid AND there.state = 'Durable')) AS behind_since
-                FROM targets LEFT JOIN copies ON target_uid = targets.uid AND copies.state = 'Durable'
+                           (SELECT 1 FROM copies AS there WHERE there.backup_uid = missing.uid AND there.target_uid = targets.uid
+                            AND (there.state = 'Durable' OR there.expired_ms IS NOT NULL))) AS behind_since
+                FROM targets LEFT JOIN copies ON target_uid = targets.uid
+                     AND (copies.state = 'Durable' OR copies.expired_ms IS NOT NULL)
                      AND EXISTS (SELECT 1 FROM backups WHERE backups.uid = backup_uid AND backups.state = 'Succeeded')
                 WHERE removed_ms IS NULL GROUP BY targets.uid";
             let counts = |row: &Row<'_>| {
-                let durable = read_count(row, "durable")?;
-                let behind = read_count(row, "succeeded")?.saturating_sub(durable);
+                let (durable, behind) = (read_count(row, "durable")?, read_count(row, "behind")?);
                 let behind_since_ms = row.get("behind_since")?;
                 Ok((row.get("uid")?, TargetCounts { durable, behind, behind_since_ms }))
             };
@@ -166,6 +162,17 @@ impl Catalog {
     }
 }
 
+/// All copies of these backups, by backup's uid.
+pub(crate) fn of(db: &Connection, backup_uids: &[String]) -> Result<BTreeMap<String, Vec<CopyRow>>, Fault> {
+    let query =
+        "SELECT * FROM copies WHERE backup_uid IN (SELECT value FROM json_each(?1)) ORDER BY backup_uid, target_uid";
+    let mut copies = BTreeMap::<_, Vec<_>>::new();
+    for copy in all(db, query, params![json(&backup_uids)?], from_row)? {
+        copies.entry(copy.backup_uid.clone()).or_default().push(copy);
+    }
+    Ok(copies)
+}
+
 /// All copies of finished backups.
 pub(crate) fn every_finished(db: &Connection) -> Result<Vec<CopyRow>, Fault> {
     let query = "SELECT copies.* FROM copies JOIN backups ON uid = backup_uid WHERE backups.state <> 'Pending'
@@ -185,6 +192,7 @@ fn columns(row: &CopyRow) -> Columns {
         ("durable_ms", row.durable_ms.into()),
         ("reason", row.reason.clone().into()),
         ("copied_bytes", integer(row.copied_bytes)),
+        ("expired_ms", row.expired_ms.into()),
     ]
 }
 
@@ -196,6 +204,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<CopyRow> {
         durable_ms: row.get("durable_ms")?,
         reason: row.get("reason")?,
         copied_bytes: read_count(row, "copied_bytes")?,
+        expired_ms: row.get("expired_ms")?,
     })
 }
 
@@ -213,6 +222,7 @@ mod tests {
             durable_ms: (state == CopyState::Durable).then_some(5_000),
             reason: None,
             copied_bytes: 10,
+            expired_ms: None,
         }
     }
 

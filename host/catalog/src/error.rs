@@ -64,6 +64,12 @@ pub enum Error {
         /// Its engine.
         engine: String,
     },
+    /// A live policy has this name.
+    #[error("there is a policy '{name}' already")]
+    PolicyExists {
+        /// The policy's name.
+        name: String,
+    },
     /// Live instances need the plugin of this engine.
     #[error("{instances} instances have the engine '{engine}'")]
     EngineInUse {
@@ -81,7 +87,7 @@ pub enum Error {
     /// The row is no longer as its editor saw it.
     #[error("{what} '{uid}' was changed meanwhile: it is at version {found}")]
     Stale {
-        /// `instance`, `target`, `backup`.
+        /// `instance`, `target`, `backup`, `policy`.
         what: &'static str,
         /// Its uid.
         uid: String,
@@ -91,7 +97,7 @@ pub enum Error {
     /// There is no such row.
     #[error("there is no {what} '{id}'")]
     NotFound {
-        /// `instance`, `target`, `backup`, `job`, `token`, `installed plugin`.
+        /// `instance`, `target`, `backup`, `job`, `token`, `installed plugin`, `policy`.
         what: &'static str,
         /// What it was looked up by.
         id: String,
@@ -200,6 +206,7 @@ impl Error {
             Self::NameTaken { .. } => "name-taken",
             Self::TokenExists { .. } => "token-exists",
             Self::PluginExists { .. } => "plugin-exists",
+            Self::PolicyExists { .. } => "policy-exists",
             Self::EngineInUse { .. } => "engine-in-use",
             Self::KeyReused { .. } => "idempotency-key-reused",
             Self::Stale { .. } => "changed-meanwhile",
@@ -237,6 +244,7 @@ impl Error {
             Self::BackupRunning { .. } => "Wait until it has finished, or cancel its job.",
             Self::Held { .. } => "Release it first with `holdfast backup release`, if it is not needed any more.",
             Self::PluginExists { .. } => "Remove that plugin first.",
+            Self::PolicyExists { .. } => "Change it with `holdfast policy edit`, or choose another name.",
             Self::EngineInUse { .. } => {
                 "Remove those instances first; `holdfast instance list` shows them. Their backups stay, and can be restored without the plugin installed."
             }

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::{
     BackupRow, BackupState, Catalog, IdempotencyKey, InsertedBackup, InstanceRow, JobRow, LaneLimits, NewJob,
-    PluginRow, TargetRole, TargetRow,
+    PluginRow, PolicyRow, PolicySpec, RetentionRules, TargetRole, TargetRow,
 };
 
 /// A catalog in a directory of its own.
@@ -116,6 +116,24 @@ pub(crate) fn plugin(name: &str) -> PluginRow {
     }
 }
 
+/// A policy that keeps the last two backups of everything.
+pub(crate) fn policy(uid: &str, name: &str) -> PolicyRow {
+    PolicyRow {
+        uid: uid.to_owned(),
+        name: name.to_owned(),
+        spec: PolicySpec {
+            rules: RetentionRules { last: Some(2), ..RetentionRules::default() },
+            ..PolicySpec::default()
+        },
+        since_ms: 1_000,
+        former: Vec::new(),
+        created_ms: 1_000,
+        updated_ms: 1_000,
+        resource_version: 1,
+        removed_ms: None,
+    }
+}
+
 /// A Pending backup; its instance's uid is `uid of <instance>`.
 pub(crate) fn backup(uid: &str, instance: &str, created_ms: i64) -> BackupRow {
     BackupRow {
@@ -149,6 +167,7 @@ pub(crate) fn backup(uid: &str, instance: &str, created_ms: i64) -> BackupRow {
         parent: None,
         job_id: None,
         holds: Vec::new(),
+        keep_until_ms: None,
         updated_ms: created_ms,
         resource_version: 1,
     }

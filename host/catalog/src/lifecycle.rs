@@ -64,6 +64,7 @@ impl Catalog {
                 durable_ms: Some(now_ms),
                 reason: None,
                 copied_bytes,
+                expired_ms: None,
             };
             copies::store(db, &copy)?;
             Ok(row)

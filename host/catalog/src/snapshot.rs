@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::Fault;
 use crate::rows::{count, hex_values, put};
 use crate::{
-    BackupRow, Catalog, CopyRow, Error, InstanceRow, PluginRow, TargetRow, TokenRow, backups, copies, instances, meta,
-    plugins, targets, tokens,
+    BackupRow, Catalog, CopyRow, Error, InstanceRow, PluginRow, PolicyRow, TargetRow, TokenRow, backups, copies,
+    instances, meta, plugins, policies, targets, tokens,
 };
 
 /// The version of [`Snapshot`] that this program writes. Fields may be added under it; older programs ignore them.
@@ -38,6 +38,9 @@ pub struct Snapshot {
     /// All installed plugins. Absent in what 0.1.0 wrote.
     #[serde(default)]
     pub plugins: Vec<PluginRow>,
+    /// All policies. Absent in what 0.1.0 wrote.
+    #[serde(default)]
+    pub policies: Vec<PolicyRow>,
 }
 
 impl Catalog {
@@ -60,6 +63,7 @@ impl Catalog {
                 copies: copies::every_finished(db)?,
                 tokens: tokens::every(db)?,
                 plugins: plugins::every(db)?,
+                policies: policies::every(db)?,
             })
         })
         .await
@@ -83,7 +87,7 @@ impl Catalog {
 fn is_empty(db: &Connection) -> Result<bool, Fault> {
     let query =
         "SELECT EXISTS (SELECT 1 FROM instances) + EXISTS (SELECT 1 FROM targets) + EXISTS (SELECT 1 FROM backups)
-                 + EXISTS (SELECT 1 FROM tokens) + EXISTS (SELECT 1 FROM plugins)";
+                 + EXISTS (SELECT 1 FROM tokens) + EXISTS (SELECT 1 FROM plugins) + EXISTS (SELECT 1 FROM policies)";
     Ok(count(db, query, [])? == 0)
 }
 
@@ -96,13 +100,14 @@ fn fill(db: &Connection, snapshot: Snapshot) -> Result<(), Fault> {
     snapshot.backups.iter().try_for_each(|row| backups::store(db, row))?;
     snapshot.copies.iter().try_for_each(|row| copies::store(db, row))?;
     snapshot.tokens.iter().try_for_each(|row| tokens::store(db, row))?;
-    snapshot.plugins.iter().try_for_each(|row| plugins::store(db, row))
+    snapshot.plugins.iter().try_for_each(|row| plugins::store(db, row))?;
+    snapshot.policies.iter().try_for_each(|row| policies::store(db, row))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{Fixture, instance, plugin, target};
+    use crate::fixtures::{Fixture, instance, plugin, policy, target};
     use crate::{BackupState, BackupSuccess, TargetRole};
 
     async fn lived_in() -> Fixture {
@@ -122,6 +127,7 @@ mod tests {
         catalog.pending("b2", "pg", 7_000).await;
         catalog.insert_token("admin", [3; 32], 1_000).await.unwrap();
         catalog.insert_plugin(plugin("redis")).await.unwrap();
+        catalog.insert_policy(policy("p1", "standard")).await.unwrap();
         catalog
     }
 
@@ -143,11 +149,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_snapshot_from_before_plugins_were_installed_is_read() {
+    async fn a_snapshot_from_before_plugins_and_policies_is_read() {
         let mut text = serde_json::to_value(lived_in().await.export(&[]).await.unwrap()).unwrap();
-        text.as_object_mut().unwrap().remove("plugins").unwrap();
+        for later in ["plugins", "policies"] {
+            text.as_object_mut().unwrap().remove(later).unwrap();
+        }
         let snapshot: Snapshot = serde_json::from_value(text).unwrap();
-        assert_eq!((snapshot.plugins.len(), snapshot.targets.len()), (0, 2));
+        assert_eq!((snapshot.plugins.len(), snapshot.policies.len(), snapshot.targets.len()), (0, 0, 2));
     }
 
     #[tokio::test]

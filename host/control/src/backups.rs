@@ -1,5 +1,7 @@
 //! Operations on backups.
 
+use std::collections::BTreeSet;
+
 use holdfast_catalog::{
     BackupRow, BackupState, CopyRow, CopyState, HoldRow, IdempotencyKey, InsertedBackup, InstanceRow, TargetRow,
 };
@@ -9,7 +11,7 @@ use crate::appliance::State;
 use crate::jobs::{self, JobKind};
 use crate::names::{InstanceName, check_backup_name};
 use crate::resources::{Backup, BackupEntry, CreateBackup, CreateHold, CreateVerification, Job, Page, ReleaseHold};
-use crate::{Appliance, Error, ErrorKind, ListQuery, Principal, clock, instances, targets, views};
+use crate::{Appliance, Error, ErrorKind, ListQuery, Principal, clock, instances, policies, targets, views};
 
 /// Characters of a hold's reason.
 const HOLD_REASON_MAX: usize = 500;
@@ -60,7 +62,11 @@ impl Appliance {
         let uids: Vec<_> = page.items.iter().map(|row| row.uid.clone()).collect();
         let copies = self.0.catalog.copies_of(&uids).await?;
         let targets = self.0.catalog.targets().await?;
-        let view = |row: &BackupRow| views::backup(row, copies.get(&row.uid).map_or(&[], Vec::as_slice), &targets);
+        let instances = page.items.iter().map(|row| row.instance_uid.clone()).collect::<BTreeSet<_>>();
+        let retained = policies::retained(&self.0, instances.into_iter().collect()).await?;
+        let view = |row: &BackupRow| {
+            views::backup(row, copies.get(&row.uid).map_or(&[], Vec::as_slice), &targets, retained.get(&row.uid))
+        };
         Ok(Page { items: page.items.iter().map(view).collect(), next: page.next })
     }
 
@@ -146,7 +152,7 @@ impl Appliance {
         for target in &holders {
             jobs::prune::soon(state, target).await?;
         }
-        state.catalog.backup_deleted(&row.uid).await?;
+        jobs::shred::forget_backup(state, &row.uid).await?;
         state.audit(who, "backup.delete", &format!("{name}/{}", row.name)).await?;
         jobs::export::soon(state).await
     }
@@ -205,7 +211,8 @@ impl Appliance {
 
     async fn view_backup(&self, row: BackupRow) -> Result<Backup, Error> {
         let copies = copies(&self.0, &row.uid).await?;
-        Ok(views::backup(&row, &copies, &self.0.catalog.targets().await?))
+        let retained = policies::retained(&self.0, vec![row.instance_uid.clone()]).await?;
+        Ok(views::backup(&row, &copies, &self.0.catalog.targets().await?, retained.get(&row.uid)))
     }
 }
 
@@ -244,6 +251,7 @@ async fn new_row(state: &State, instance: &InstanceRow, request: CreateBackup) -
         .hint(format!("It makes: {}.", method.types.join(", "))));
     }
     let now = clock::now_ms();
+    let keep_until_ms = request.keep_for_seconds.map(|seconds| keep_until_ms(now, seconds)).transpose()?;
     let name = match request.name {
         Some(name) => {
             check_backup_name(&name)?;
@@ -282,9 +290,19 @@ async fn new_row(state: &State, instance: &InstanceRow, request: CreateBackup) -
         parent: None,
         job_id: None,
         holds: Vec::new(),
+        keep_until_ms,
         updated_ms: now,
         resource_version: 1,
     })
+}
+
+/// The end of a backup's own time.
+fn keep_until_ms(now_ms: i64, seconds: u64) -> Result<i64, Error> {
+    if (1..=policies::KEEP_SECONDS_MAX).contains(&seconds) {
+        return Ok(now_ms + clock::signed(seconds * 1000));
+    }
+    Err(Error::invalid("bad-keep-for", "a backup is kept for a second to a century")
+        .hint("Leave it out to have the policies keep the backup, or hold it with `holdfast backup hold`."))
 }
 
 /// The time as a name; a second later where a backup of that second exists.

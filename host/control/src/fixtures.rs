@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use holdfast_catalog::{CopyRow, CopyState, PolicyRow, PolicySpec, RetentionRules, TargetRow};
+use holdfast_repository::{BackupId, BackupPlan, BackupRecord, InstanceId};
 use holdfast_sandbox::{Compiler, Limits};
 use tempfile::TempDir;
 
-use crate::Options;
 use crate::appliance::{State, open};
+use crate::resources::CreateTarget;
+use crate::{Appliance, Options, Principal, backups, clock, jobs, recovery, targets};
 
 /// An appliance in a directory of its own. Jobs run when a test runs them.
 pub(crate) struct Fixture {
@@ -40,5 +43,108 @@ impl Fixture {
             compression: Default::default(),
         };
         self.state = Some(open(options).await.unwrap());
+    }
+
+    /// Adds a secondary target at the primary's site.
+    pub(crate) async fn add_target(&self, name: &str) -> TargetRow {
+        let request = CreateTarget {
+            name: name.to_owned(),
+            url: format!("file://{}", self.directory.path().join(name).display()),
+            site: "local".to_owned(),
+            settings: Default::default(),
+            secrets: Default::default(),
+        };
+        let who = Principal { name: "test".to_owned() };
+        Appliance(self.state().clone()).create_target(&who, request).await.unwrap();
+        targets::find(self.state(), name).await.unwrap()
+    }
+
+    /// Makes a backup of acme/shop/pg of this time, durable at every target. Its uid.
+    pub(crate) async fn back_up(&self, created_ms: i64) -> String {
+        let state = self.state();
+        let domain = state.domain("acme").await.unwrap();
+        let primary = state.repository(&targets::primary(state).await.unwrap()).await.unwrap();
+        let (backup, at_ms) = (BackupId::random(), clock::unsigned(created_ms));
+        let plan = BackupPlan {
+            backup,
+            domain,
+            parent: None,
+            component: None,
+            started_ms: at_ms,
+            compression: state.compression,
+        };
+        let writer = primary.begin_backup(plan).await.unwrap();
+        jobs::export::write_entry(&writer, "rows".to_owned(), created_ms, b"some rows").await.unwrap();
+        let record = BackupRecord {
+            organization: "acme".to_owned(),
+            project: "shop".to_owned(),
+            instance_name: "pg".to_owned(),
+            name: clock::compact(created_ms),
+            site: "local".to_owned(),
+            ..BackupRecord::new(backup, InstanceId([7; 16]), at_ms)
+        };
+        let record = writer.commit(record, "{}".to_owned()).await.unwrap();
+        let row = recovery::backup_row(&record, created_ms);
+        state.catalog.upsert_backup(row).await.unwrap();
+        for target in state.catalog.targets().await.unwrap() {
+            let there = state.repository(&target).await.unwrap();
+            if there.location() != primary.location() {
+                there.copy_backup(&primary, domain, backup, &|_, _| {}).await.unwrap();
+            }
+            self.set_durable(&backup.to_string(), &target).await;
+        }
+        backup.to_string()
+    }
+
+    async fn set_durable(&self, backup_uid: &str, target: &TargetRow) {
+        let copy = CopyRow {
+            backup_uid: backup_uid.to_owned(),
+            target_uid: target.uid.clone(),
+            state: CopyState::Durable,
+            durable_ms: Some(clock::now_ms()),
+            reason: None,
+            copied_bytes: 1,
+            expired_ms: None,
+        };
+        self.state().catalog.set_copy(copy).await.unwrap();
+    }
+
+    /// A policy that was there long ago: it keeps the newest ones, so many, at these targets.
+    pub(crate) async fn keep_last(&self, count: u32, targets: &[&TargetRow]) {
+        let policy = PolicyRow {
+            uid: "p".to_owned(),
+            name: "standard".to_owned(),
+            spec: PolicySpec {
+                targets: targets.iter().map(|target| target.uid.clone()).collect(),
+                rules: RetentionRules { last: Some(count), ..RetentionRules::default() },
+                ..PolicySpec::default()
+            },
+            since_ms: 0,
+            former: Vec::new(),
+            created_ms: 0,
+            updated_ms: 0,
+            resource_version: 1,
+            removed_ms: None,
+        };
+        self.state().catalog.insert_policy(policy).await.unwrap();
+    }
+
+    /// Uids of the backups of acme that a target's heads name, in order.
+    pub(crate) async fn held_at(&self, target: &TargetRow) -> Vec<String> {
+        let state = self.state();
+        let domain = state.domain("acme").await.unwrap();
+        let records = state.repository(target).await.unwrap().backups(domain).await.unwrap();
+        let mut uids: Vec<_> = records.iter().map(|record| (record.created_ms, record.backup.to_string())).collect();
+        uids.sort_unstable();
+        uids.into_iter().map(|(_, uid)| uid).collect()
+    }
+
+    /// How a backup's copies are, by target: `Durable`, `Expired` and so on; none of a backup that is gone.
+    pub(crate) async fn copies_of(&self, uid: &str) -> Vec<(String, String)> {
+        let state = self.state();
+        let Some(row) = state.catalog.backup_by_uid(uid).await.unwrap() else { return Vec::new() };
+        let copies = backups::copies(state, uid).await.unwrap();
+        let shown = crate::views::backup(&row, &copies, &state.catalog.targets().await.unwrap(), None);
+        shown.status.sites.into_iter().map(|copy| (copy.target, copy.state)).collect()
     }
 }

@@ -28,6 +28,7 @@ use crate::destination::Directories;
 use crate::instances::seal_secrets;
 use crate::names::backup_reference;
 use crate::plugins::Plugins;
+use crate::policies::UNCONFIRMED;
 use crate::resources::{CreateRestore, Verified};
 use crate::targets::{new_row, place};
 use crate::{Error, clock, jobs, unlock};
@@ -160,7 +161,9 @@ pub async fn recover(mut request: RecoverRequest) -> Result<Recovered, Error> {
     request.settings.extend(opened.learned.clone());
     let records = opened.records().await?;
     let export = opened.snapshot().await?;
-    let source = if export.is_some() { "catalog export" } else { "heads" }.to_owned();
+    // Heads know no policies: what is made from them alone lets nothing go before somebody says so.
+    let knows_policies = export.is_some();
+    let source = if knows_policies { "catalog export" } else { "heads" }.to_owned();
     let keyring = opened.keyring.current();
 
     let data = DataDir::create(&request.data_dir)?;
@@ -185,6 +188,9 @@ pub async fn recover(mut request: RecoverRequest) -> Result<Recovered, Error> {
     let catalog = Catalog::open(&data.catalog()).await?;
     catalog.import(snapshot).await?;
     catalog.set_meta(MODE, RECOVERED.as_bytes()).await?;
+    if !knows_policies {
+        catalog.set_meta(UNCONFIRMED, b"").await?;
+    }
     // The keyring goes last: without it `serve` refuses the directory.
     data.write_keyring(&keyring, &unlock::begin_beside(&data)?)?;
     Ok(recovered)
@@ -231,6 +237,7 @@ fn empty() -> Snapshot {
         copies: Vec::new(),
         tokens: Vec::new(),
         plugins: Vec::new(),
+        policies: Vec::new(),
     }
 }
 
@@ -253,11 +260,10 @@ fn reborn(
     add_instances(&mut snapshot, records, now);
     add_backups(&mut snapshot, records, now);
     mark_durable(&mut snapshot, records, &target);
-    // A new primary is empty, and this target holds what its heads name: the export may remember more.
+    // A new primary is empty, and this target holds what its heads name: the export may remember more. What expired here is not missed.
     let held: BTreeSet<_> = records.iter().map(|(_, record)| record.backup.to_string()).collect();
-    snapshot
-        .copies
-        .retain(|copy| copy.target_uid != primary && (copy.target_uid != target || held.contains(&copy.backup_uid)));
+    let is_true = |copy: &CopyRow| copy.expired_ms.is_some() || held.contains(&copy.backup_uid);
+    snapshot.copies.retain(|copy| copy.target_uid != primary && (copy.target_uid != target || is_true(copy)));
     let copied: BTreeSet<_> = snapshot
         .copies
         .iter()
@@ -387,7 +393,7 @@ fn mark_durable(snapshot: &mut Snapshot, records: &[(DomainId, BackupRecord)], t
         match known.get(&uid) {
             Some(place) => {
                 let copy = &mut copies[*place];
-                copy.state = CopyState::Durable;
+                (copy.state, copy.expired_ms) = (CopyState::Durable, None);
                 copy.durable_ms.get_or_insert(at);
             }
             None => copies.push(CopyRow {
@@ -397,6 +403,7 @@ fn mark_durable(snapshot: &mut Snapshot, records: &[(DomainId, BackupRecord)], t
                 durable_ms: Some(at),
                 reason: None,
                 copied_bytes: 0,
+                expired_ms: None,
             }),
         }
     }
@@ -425,7 +432,8 @@ fn instance_row(record: &BackupRecord, now: i64) -> InstanceRow {
     }
 }
 
-fn backup_row(record: &BackupRecord, now: i64) -> BackupRow {
+/// A backup as the heads know it.
+pub(crate) fn backup_row(record: &BackupRecord, now: i64) -> BackupRow {
     BackupRow {
         uid: record.backup.to_string(),
         instance_uid: record.instance.to_string(),
@@ -457,6 +465,7 @@ fn backup_row(record: &BackupRecord, now: i64) -> BackupRow {
         parent: record.parent.map(|parent| parent.to_string()),
         job_id: None,
         holds: Vec::new(),
+        keep_until_ms: None,
         updated_ms: now,
         resource_version: 1,
     }

@@ -162,6 +162,9 @@ pub struct Backup {
     /// Who holds it: while anybody does, nothing deletes it.
     #[serde(default)]
     pub holds: Vec<BackupHold>,
+    /// It follows no policy: it is kept until its instance has a success of this time.
+    #[serde(default)]
+    pub keep_until: Option<String>,
     pub status: BackupStatus,
 }
 
@@ -212,6 +215,7 @@ pub struct BackupStatus {
     pub state: String,
     pub phase: String,
     pub ready_to_use: bool,
+    /// What keeps it, in words that stay the same: `last`, `daily`, `hold`, `last-success`, `no-policy`, ...
     pub retained_as: Vec<String>,
     pub reason: Option<String>,
     pub hint: Option<String>,
@@ -223,6 +227,7 @@ pub struct BackupStatus {
     pub warnings: Vec<String>,
     pub verified: Option<Verified>,
     pub protection: String,
+    /// When it may go at the earliest, if only what ends keeps it.
     pub expires_at: Option<String>,
     pub locked_until: Option<String>,
     pub sites: Vec<SiteCopy>,
@@ -247,9 +252,12 @@ pub struct Verified {
 pub struct SiteCopy {
     pub site: String,
     pub target: String,
-    /// `Pending`, `Copying`, `Durable`.
+    /// `Pending`, `Copying`, `Durable`, `Expired`.
     pub state: String,
     pub durable_at: Option<String>,
+    /// When policies let it go there.
+    #[serde(default)]
+    pub expired_at: Option<String>,
     /// Seconds from the backup's success until it was durable there, or until now.
     #[serde(default)]
     pub lag_seconds: Option<u64>,
@@ -273,6 +281,9 @@ pub struct CreateBackup {
     pub backup_type: Option<String>,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Kept for so long, and by no policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_for_seconds: Option<u64>,
 }
 
 /// Queued work.
@@ -280,7 +291,7 @@ pub struct CreateBackup {
 #[serde(rename_all = "camelCase")]
 pub struct Job {
     pub id: String,
-    /// `backup`, `restore`, `verify`, `replicate`, `export`, `check`, `prune`, `rewrap`, `shred`.
+    /// `backup`, `restore`, `verify`, `replicate`, `export`, `check`, `prune`, `rewrap`, `shred`, `expire`.
     pub kind: String,
     /// `Queued`, `Running`, `Succeeded`, `Failed`, `Cancelled`.
     pub state: String,
@@ -682,6 +693,130 @@ pub struct PruneKept {
     pub bytes: u64,
     /// When the first of it may be deleted.
     pub until: Option<String>,
+}
+
+/// A retention policy.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Policy {
+    pub name: String,
+    /// `organization[/project[/instance]]`; none for all.
+    pub scope: Option<String>,
+    /// Only backups with all of these.
+    pub labels: BTreeMap<String, String>,
+    /// Names of the targets at which it holds; none for all.
+    pub targets: Vec<String>,
+    pub rules: PolicyRules,
+    /// When its newest change may let backups go, if that is still to come.
+    pub acts_at: Option<String>,
+    pub created_at: String,
+    pub updated_at: String,
+    pub resource_version: String,
+}
+
+/// What a policy keeps: the union of its rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicyRules {
+    #[serde(default)]
+    pub forever: bool,
+    /// The newest ones, so many.
+    #[serde(default)]
+    pub last: Option<u32>,
+    /// Those that are at most so much older than the newest.
+    #[serde(default)]
+    pub within_seconds: Option<u64>,
+    /// The newest of each hour (UTC), of so many hours that have one.
+    #[serde(default)]
+    pub hourly: Option<u32>,
+    #[serde(default)]
+    pub daily: Option<u32>,
+    /// Weeks begin on Mondays.
+    #[serde(default)]
+    pub weekly: Option<u32>,
+    #[serde(default)]
+    pub monthly: Option<u32>,
+    #[serde(default)]
+    pub yearly: Option<u32>,
+}
+
+/// `POST policies`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreatePolicy {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub targets: Vec<String>,
+    pub rules: PolicyRules,
+}
+
+/// `PATCH policies/{}`: what is given replaces what was there.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EditPolicy {
+    /// Only if it is still at this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_version: Option<String>,
+    /// Empty for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub targets: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<PolicyRules>,
+}
+
+/// What would become of a backup.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PreviewedBackup {
+    /// `organization/project/instance/name`.
+    pub backup: String,
+    pub uid: String,
+    pub created_at: String,
+    pub targets: Vec<PreviewedCopy>,
+}
+
+/// The same at one target. One where it expired already is not listed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PreviewedCopy {
+    pub target: String,
+    pub site: String,
+    /// Whether it is there.
+    pub durable: bool,
+    /// `keep` or `delete`; of what is not there yet, whether it is to come.
+    pub action: String,
+    pub reasons: Vec<KeepReason>,
+}
+
+/// One reason to keep or delete a backup.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeepReason {
+    /// As in `retainedAs`; `expired` of what is to be deleted.
+    pub word: String,
+    pub detail: String,
+    /// When the reason ends, where that is known.
+    pub until: Option<String>,
+}
+
+/// The result of an expire job.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExpireReport {
+    /// Backups that went from each target.
+    pub expired: BTreeMap<String, u64>,
+    /// Backups that are gone everywhere.
+    pub deleted: u64,
+    /// Records of backups that never succeeded.
+    pub forgotten: u64,
 }
 
 /// The result of a check job.

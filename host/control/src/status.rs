@@ -2,6 +2,7 @@
 
 use holdfast_repository::UnlockMethod;
 
+use crate::policies::UNCONFIRMED;
 use crate::resources::{OffsiteLag, Problem, Status};
 use crate::{Appliance, Error, clock, views};
 
@@ -68,6 +69,14 @@ impl Appliance {
                     "If the former appliance is gone for good, run: holdfast takeover --confirm {}",
                     state.keyring.current().repository()
                 ),
+            );
+        }
+        if state.catalog.meta(UNCONFIRMED).await?.is_some() {
+            note(
+                "expiry-unconfirmed",
+                "no backup expires: the catalog was rebuilt from heads, which know no policies".to_owned(),
+                "Make the policies as they are to be, look at `holdfast policy preview`, then run `holdfast policy confirm`."
+                    .to_owned(),
             );
         }
         if let Some((jobs, why)) = state.queue.unrecorded() {

@@ -175,6 +175,12 @@ pub(crate) fn pace(row: &TargetRow) -> Result<Pace, Error> {
     Pace::take(&mut row.settings.clone())
 }
 
+/// For how long a target lets nothing be deleted.
+pub(crate) fn lock_ms(row: &TargetRow) -> i64 {
+    let days = row.settings.get("lock-days").and_then(|days| days.parse::<u32>().ok());
+    days.map_or(0, |days| i64::from(days) * 24 * 60 * 60 * 1000)
+}
+
 /// A target without settings, as of now.
 pub(crate) fn new_row(name: &str, role: TargetRole, url: String, site: &str) -> TargetRow {
     let now = clock::now_ms();

@@ -9,15 +9,21 @@ use holdfast_repository::Verification;
 use holdfast_sandbox::Description;
 
 use crate::plugins::Loaded;
+use crate::policies::Retained;
 use crate::resources::{
     Backup, BackupHold, BackupStatus, Instance, InstanceStatus, Job, JobError, PluginInfo, Progress, SiteCopy, Source,
     Target, TargetStatus, Verified,
 };
-use crate::{clock, words};
+use crate::{Error, clock, words};
 
 /// The cursor after a full page of what has no page of its own.
 pub(crate) fn cursor<T>(rows: &[T], limit: u32, of: impl Fn(&T) -> String) -> Option<String> {
     (rows.len() == limit as usize).then(|| rows.last().map(of)).flatten()
+}
+
+/// A row's version, as it was shown.
+pub(crate) fn resource_version(text: &str) -> Result<u64, Error> {
+    text.parse().map_err(|_| Error::invalid("bad-version", format!("'{text}' is not a resource version")))
 }
 
 /// `name@version`.
@@ -94,15 +100,21 @@ fn protection(copies: &[CopyRow], targets: &[TargetRow]) -> &'static str {
     }
 }
 
-pub(crate) fn backup(row: &BackupRow, copies: &[CopyRow], targets: &[TargetRow]) -> Backup {
+pub(crate) fn backup(
+    row: &BackupRow,
+    copies: &[CopyRow],
+    targets: &[TargetRow],
+    retained: Option<&Retained>,
+) -> Backup {
     let sites = targets.iter().map(|target| {
         let copy = copies.iter().find(|copy| copy.target_uid == target.uid);
         SiteCopy {
             site: target.site.clone(),
             target: target.name.clone(),
-            state: copy.map_or(CopyState::Pending, |copy| copy.state).to_string(),
+            state: copy_state(copy).to_owned(),
             durable_at: copy.and_then(|copy| copy.durable_ms).map(clock::text),
-            lag_seconds: row.finished_ms.filter(|_| row.state == BackupState::Succeeded).map(|finished_ms| {
+            expired_at: copy.and_then(|copy| copy.expired_ms).map(clock::text),
+            lag_seconds: row.finished_ms.filter(|_| lags(row, copy)).map(|finished_ms| {
                 let until_ms = copy.and_then(|copy| copy.durable_ms).unwrap_or_else(clock::now_ms);
                 clock::unsigned(until_ms - finished_ms) / 1000
             }),
@@ -126,11 +138,12 @@ pub(crate) fn backup(row: &BackupRow, copies: &[CopyRow], targets: &[TargetRow])
         resource_version: row.resource_version.to_string(),
         source: row.document.as_deref().and_then(source),
         holds: row.holds.iter().map(hold).collect(),
+        keep_until: row.keep_until_ms.map(clock::text),
         status: BackupStatus {
             state: row.state.to_string(),
             phase: row.phase.clone(),
             ready_to_use: row.state == BackupState::Succeeded,
-            retained_as: Vec::new(),
+            retained_as: retained.map(|retained| retained.words.clone()).unwrap_or_default(),
             reason: row.reason.clone(),
             hint: row.hint.clone(),
             started_at: row.started_ms.map(clock::text),
@@ -141,12 +154,26 @@ pub(crate) fn backup(row: &BackupRow, copies: &[CopyRow], targets: &[TargetRow])
             warnings: row.warnings.clone(),
             verified: row.verified.clone().and_then(|value| serde_json::from_value::<Verified>(value).ok()),
             protection: protection(copies, targets).to_owned(),
-            expires_at: None,
-            locked_until: None,
+            expires_at: retained.and_then(|retained| retained.expires_ms).map(clock::text),
+            locked_until: retained.and_then(|retained| retained.locked_ms).map(clock::text),
             sites: sites.collect(),
             job: row.job_id.clone(),
         },
     }
+}
+
+/// How a copy is; one that policies let go is not on its way.
+fn copy_state(copy: Option<&CopyRow>) -> &'static str {
+    match copy {
+        Some(copy) if copy.expired_ms.is_some() => "Expired",
+        Some(copy) => copy.state.as_str(),
+        None => CopyState::Pending.as_str(),
+    }
+}
+
+/// Whether it means anything for how long a copy was not there.
+fn lags(row: &BackupRow, copy: Option<&CopyRow>) -> bool {
+    row.state == BackupState::Succeeded && copy.is_none_or(|copy| copy.expired_ms.is_none())
 }
 
 fn hold(hold: &HoldRow) -> BackupHold {

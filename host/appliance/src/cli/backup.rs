@@ -93,6 +93,9 @@ pub struct CreateArguments {
     /// A label
     #[arg(long, value_name = "KEY=VALUE", value_parser = values::key_value)]
     label: Vec<(String, String)>,
+    /// Keep it for this long whatever policies say, such as 90d; then it goes
+    #[arg(long, value_parser = values::duration, value_name = "D")]
+    keep_for: Option<Duration>,
     /// Wait until it is durable there
     #[arg(long, value_enum, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_missing_value = "primary")]
     wait: Option<WaitFor>,
@@ -190,6 +193,7 @@ async fn create(common: &Common, client: &Client, arguments: CreateArguments) ->
         method: arguments.method,
         backup_type: arguments.backup_type,
         labels: arguments.label.into_iter().collect(),
+        keep_for_seconds: arguments.keep_for.map(|keep_for| keep_for.as_secs()),
     };
     let made: Backup = client.post(&format!("backups/{instance}"), &request).await?;
     let Some(wanted) = wanted else {

@@ -12,6 +12,7 @@ mod key;
 mod login;
 mod output;
 mod plugin;
+mod policy;
 mod progress;
 mod recover;
 mod repository;
@@ -105,6 +106,9 @@ enum Command {
     #[command(subcommand)]
     Backup(backup::Command),
     Restore(restore::Arguments),
+    /// What keeps backups, and how long
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Places that hold backups
     #[command(subcommand)]
     Target(target::Command),
@@ -155,6 +159,7 @@ async fn execute(common: Common, command: Command) -> Result<Exit, Failure> {
         Command::Instance(command) => instance::run(&common, command).await,
         Command::Backup(command) => backup::run(&common, command).await,
         Command::Restore(arguments) => restore::restore(&common, arguments).await,
+        Command::Policy(command) => policy::run(&common, command).await,
         Command::Target(command) => target::run(&common, command).await,
         Command::Job(command) => job::run(&common, command).await,
         Command::Repository(command) => repository::run(&common, command).await,

@@ -2,8 +2,9 @@
 
 use holdfast_control::Recovered;
 use holdfast_control::resources::{
-    Backup, BackupEntry, CheckReport, Instance, InstanceCheck, Job, LogLine, Member, PluginInfo, Problem, PruneReport,
-    Recipient, RecipientRemoved, RepositoryStats, RewrapReport, Rotation, Source, Status, Target,
+    Backup, BackupEntry, CheckReport, Instance, InstanceCheck, Job, LogLine, Member, PluginInfo, Policy, PolicyRules,
+    PreviewedBackup, Problem, PruneReport, Recipient, RecipientRemoved, RepositoryStats, RewrapReport, Rotation,
+    Source, Status, Target,
 };
 use serde::Serialize;
 
@@ -106,6 +107,12 @@ impl Shown for Backup {
             ("description", optional(self.description.as_ref())),
             ("job", optional(status.job.as_ref())),
             ("uid", self.uid.clone()),
+        ]);
+        details.extend([
+            ("kept as", status.retained_as.join(", ")),
+            ("kept until", self.keep_until.as_deref().map(time).unwrap_or_default()),
+            ("expires", status.expires_at.as_deref().map(time).unwrap_or_default()),
+            ("locked until", status.locked_until.as_deref().map(time).unwrap_or_default()),
         ]);
         details.extend(self.holds.iter().map(|hold| ("held by", format!("{}: {}", hold.name, hold.reason))));
         details.extend(status.warnings.iter().map(|warning| ("warning", warning.clone())));
@@ -210,6 +217,67 @@ impl Shown for Target {
             ("found", format!("{}: {works}, {}", finding.what, finding.detail))
         }));
         details
+    }
+}
+
+impl Shown for Policy {
+    const HEADINGS: &'static [&'static str] = &["name", "scope", "labels", "targets", "keeps", "last change acts"];
+
+    fn cells(&self) -> Vec<String> {
+        let all = |text: String| if text.is_empty() { "all".to_owned() } else { text };
+        vec![
+            self.name.clone(),
+            all(optional(self.scope.as_ref())),
+            pairs(&self.labels),
+            all(self.targets.join(", ")),
+            rules(&self.rules),
+            self.acts_at.as_deref().map(time).unwrap_or_default(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+/// Such as `last 3, within 30d, 12 monthly`.
+fn rules(rules: &PolicyRules) -> String {
+    let counted = [
+        ("hourly", rules.hourly),
+        ("daily", rules.daily),
+        ("weekly", rules.weekly),
+        ("monthly", rules.monthly),
+        ("yearly", rules.yearly),
+    ];
+    let within = rules.within_seconds.map(|seconds| match seconds % 86_400 {
+        0 => format!("within {}d", seconds / 86_400),
+        _ => format!("within {seconds}s"),
+    });
+    let mut words: Vec<_> = rules.forever.then(|| "everything".to_owned()).into_iter().collect();
+    words.extend(rules.last.map(|last| format!("last {last}")));
+    words.extend(within);
+    words.extend(counted.into_iter().filter_map(|(word, count)| Some(format!("{} {word}", count?))));
+    words.join(", ")
+}
+
+impl Shown for PreviewedBackup {
+    const HEADINGS: &'static [&'static str] = &["backup", "created", "at each target"];
+
+    fn cells(&self) -> Vec<String> {
+        let copies = self.targets.iter().map(|copy| {
+            let reasons = copy.reasons.iter().map(|reason| {
+                let until = reason.until.as_deref().map(|until| format!(" until {}", time(until))).unwrap_or_default();
+                format!("{} ({}){until}", reason.word, reason.detail)
+            });
+            let action = if copy.action == "delete" { "DELETE" } else { "keep" };
+            let action = if copy.durable { action.to_owned() } else { format!("not there yet, {action}") };
+            format!("{}: {action}: {}", copy.target, reasons.collect::<Vec<_>>().join(", "))
+        });
+        vec![self.backup.clone(), time(&self.created_at), copies.collect::<Vec<_>>().join("\n")]
+    }
+
+    fn name(&self) -> String {
+        self.backup.clone()
     }
 }
 

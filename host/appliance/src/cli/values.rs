@@ -38,6 +38,15 @@ pub fn instance_name(text: &str) -> Result<InstanceName, String> {
     text.parse().map_err(|error: holdfast_control::Error| error.hint.unwrap_or(error.message))
 }
 
+/// `ORG[/PROJ[/NAME]]`.
+pub fn scope(text: &str) -> Result<String, String> {
+    let parts: Vec<_> = text.split('/').collect();
+    match parts.len() {
+        1..=3 => parts.into_iter().try_for_each(|part| word(part).map(drop)).map(|()| text.to_owned()),
+        _ => Err("it has the form ORG, ORG/PROJ or ORG/PROJ/NAME".to_owned()),
+    }
+}
+
 /// A name or an id that stands in a path of the API.
 pub fn word(text: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -124,6 +133,16 @@ mod tests {
         assert!(word("vault-2.old").is_ok());
         for wrong in ["", ".", "..", "a/b", "a b", "a?b", "-x", "ü"] {
             assert!(word(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_scope_is_one_to_three_names() {
+        for good in ["acme", "acme/shop", "acme/shop/pg"] {
+            assert_eq!(scope(good).as_deref(), Ok(good));
+        }
+        for wrong in ["", "acme/", "acme/shop/pg/x", "a&b"] {
+            assert!(scope(wrong).is_err(), "{wrong}");
         }
     }
 

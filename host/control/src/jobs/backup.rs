@@ -203,6 +203,7 @@ async fn keep(
             state.catalog.backup_succeeded(&row.uid, primary_uid, success.clone(), clock::now_ms()).await?;
         }
         jobs::replicate::everywhere_soon(state).await?;
+        jobs::expire::soon(state).await?;
         jobs::export::later(state).await
     })
     .await?;

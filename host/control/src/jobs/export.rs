@@ -90,7 +90,8 @@ async fn write(state: &State, rows: &[u8], plugins: &[PluginRow]) -> Result<Back
     Ok(writer.commit(record(backup, now), "{}".to_owned()).await?)
 }
 
-async fn write_entry(writer: &BackupWriter, path: String, now: i64, bytes: &[u8]) -> Result<(), Error> {
+/// Writes one small file.
+pub(crate) async fn write_entry(writer: &BackupWriter, path: String, now: i64, bytes: &[u8]) -> Result<(), Error> {
     let entry = Entry {
         path,
         kind: EntryKind::File,

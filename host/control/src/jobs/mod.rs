@@ -4,6 +4,7 @@
 
 pub(crate) mod backup;
 pub(crate) mod check;
+pub(crate) mod expire;
 pub(crate) mod export;
 pub(crate) mod prune;
 mod queue;
@@ -51,10 +52,11 @@ pub(crate) enum JobKind {
     Prune,
     Rewrap,
     Shred,
+    Expire,
 }
 
 impl JobKind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Backup,
         Self::Restore,
         Self::Verify,
@@ -64,6 +66,7 @@ impl JobKind {
         Self::Prune,
         Self::Rewrap,
         Self::Shred,
+        Self::Expire,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -77,6 +80,7 @@ impl JobKind {
             Self::Prune => "prune",
             Self::Rewrap => "rewrap",
             Self::Shred => "shred",
+            Self::Expire => "expire",
         }
     }
 
@@ -89,14 +93,14 @@ impl JobKind {
     /// How often it is tried; 0 is for ever. A restore is watched by somebody: it is not repeated behind their back.
     fn max_attempts(self) -> u32 {
         match self {
-            Self::Backup | Self::Verify | Self::Check | Self::Prune => 3,
+            Self::Backup | Self::Verify | Self::Check | Self::Prune | Self::Expire => 3,
             Self::Restore => 1,
             Self::Replicate | Self::Export | Self::Rewrap | Self::Shred => 0,
         }
     }
 
     /// What runs side by side: work, restores and both by strangers' plugins under a limit each, one replication (or rewrapping, or
-    /// shredding), one check and one prune a target, one export. Whatever hangs in its lane holds up nobody in another: a restore waits for no
+    /// shredding), one check and one prune a target, one export, one expiry. Whatever hangs in its lane holds up nobody in another: a restore waits for no
     /// backup, and our own plugins for no others.
     fn lane(self, subject: &str, author: Author) -> String {
         match self {
@@ -106,7 +110,7 @@ impl JobKind {
             Self::Restore => queue::STRANGERS_RESTORE.to_owned(),
             // A copy under way could bring former slots, or what was shredded, to a target behind their back.
             Self::Replicate | Self::Rewrap | Self::Shred => format!("replicate:{subject}"),
-            Self::Export => "export".to_owned(),
+            Self::Export | Self::Expire => self.name().to_owned(),
             Self::Check => format!("check:{subject}"),
             Self::Prune => format!("prune:{subject}"),
         }
@@ -180,6 +184,7 @@ fn run(kind: JobKind, context: &Context) -> BoxFuture<'_, Result<serde_json::Val
         JobKind::Prune => prune::run(context).map_err(Failed::from).boxed(),
         JobKind::Rewrap => rewrap::run(context).map_err(Failed::for_ever).boxed(),
         JobKind::Shred => shred::run(context).map_err(Failed::for_ever).boxed(),
+        JobKind::Expire => expire::run(context).map_err(Failed::from).boxed(),
     }
 }
 

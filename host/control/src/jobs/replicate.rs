@@ -86,6 +86,10 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
     }
     rollback::remember(state, &target, &repository).await?;
     state.catalog.set_target_error(&target.uid, None, clock::now_ms()).await?;
+    if copied > 0 {
+        // Something may have stayed elsewhere for as long as it was not here.
+        super::expire::soon(state).await?;
+    }
     Ok(serde_json::json!({ "copied": copied, "bytes": bytes }))
 }
 
@@ -104,6 +108,7 @@ async fn copy_recorded(
         durable_ms: None,
         reason: None,
         copied_bytes: 0,
+        expired_ms: None,
     };
     catalog.set_copy(copy.clone()).await?;
     match self::copy(context, row, target, repository).await {

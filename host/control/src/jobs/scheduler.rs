@@ -10,17 +10,24 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use holdfast_catalog::TargetRow;
 
-use super::prune;
+use super::{expire, prune};
 use crate::appliance::State;
 use crate::{Error, clock};
 
-/// Something that is done at every target again and again.
+/// Something that is done again and again.
 struct Periodic {
     /// Names it in the catalog: never changed.
     what: &'static str,
     every_ms: i64,
-    /// Queues its job. It may be asked for twice, and it is once enough.
-    queue: for<'a> fn(&'a State, &'a TargetRow) -> BoxFuture<'a, Result<(), Error>>,
+    queue: Queueing,
+}
+
+/// How its job is queued. It may be asked for twice, and it is once enough.
+enum Queueing {
+    /// One for the whole appliance.
+    Once(for<'a> fn(&'a State) -> BoxFuture<'a, Result<(), Error>>),
+    /// One for each target.
+    EachTarget(for<'a> fn(&'a State, &'a TargetRow) -> BoxFuture<'a, Result<(), Error>>),
 }
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -28,7 +35,13 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// All of it.
 const PERIODIC: &[Periodic] = &[
     // Garbage comes from work that was cut off, and no deletion tells of it.
-    Periodic { what: "prune", every_ms: 7 * DAY_MS, queue: |state, target| prune::soon(state, target).boxed() },
+    Periodic {
+        what: "prune",
+        every_ms: 7 * DAY_MS,
+        queue: Queueing::EachTarget(|state, target| prune::soon(state, target).boxed()),
+    },
+    // Also where no backup succeeds any more: changes of policies act, and what a target missed is made up for.
+    Periodic { what: "expire", every_ms: DAY_MS, queue: Queueing::Once(|state| expire::soon(state).boxed()) },
 ];
 
 /// Longest pause between two looks: what came new meanwhile waits for no longer.
@@ -59,22 +72,44 @@ async fn look(state: &State, now_ms: i64) -> Result<i64, Error> {
     if state.is_recovered() {
         return Ok(again_ms);
     }
-    for target in state.catalog.targets().await? {
-        for periodic in PERIODIC {
-            let key = format!("due/{}/{}", periodic.what, target.uid);
-            let known = state.catalog.meta(&key).await?.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
-            let turn = Turn::of(known, periodic.every_ms, now_ms);
-            if turn.is_due {
-                (periodic.queue)(state, &target).await?;
+    let targets = state.catalog.targets().await?;
+    for Periodic { what, every_ms, queue } in PERIODIC {
+        match queue {
+            Queueing::Once(queue) => {
+                let next_ms = take_turn(state, what, *every_ms, now_ms, || queue(state)).await?;
+                again_ms = again_ms.min(next_ms);
             }
-            // Queued first: a stop between the two queues it once more, which is none more.
-            if known != Some(turn.next_ms) {
-                state.catalog.set_meta(&key, turn.next_ms.to_string().as_bytes()).await?;
+            Queueing::EachTarget(queue) => {
+                for target in &targets {
+                    let name = format!("{what}/{}", target.uid);
+                    let next_ms = take_turn(state, &name, *every_ms, now_ms, || queue(state, target)).await?;
+                    again_ms = again_ms.min(next_ms);
+                }
             }
-            again_ms = again_ms.min(turn.next_ms);
         }
     }
     Ok(again_ms)
+}
+
+/// Queues one thing if it is due; when it is due next.
+async fn take_turn<'a>(
+    state: &State,
+    name: &str,
+    every_ms: i64,
+    now_ms: i64,
+    queue: impl FnOnce() -> BoxFuture<'a, Result<(), Error>>,
+) -> Result<i64, Error> {
+    let key = format!("due/{name}");
+    let known = state.catalog.meta(&key).await?.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
+    let turn = Turn::of(known, every_ms, now_ms);
+    if turn.is_due {
+        queue().await?;
+    }
+    // Queued first: a stop between the two queues it once more, which is none more.
+    if known != Some(turn.next_ms) {
+        state.catalog.set_meta(&key, turn.next_ms.to_string().as_bytes()).await?;
+    }
+    Ok(turn.next_ms)
 }
 
 /// Whether something is to be done now, and when it is to be done next.

@@ -95,8 +95,8 @@ async fn destroy_keys(context: &Context, organization: &str, domain: DomainId) -
     forget_domain(state, domain).await
 }
 
-/// Another target's job may have been faster.
-async fn forget_backup(state: &State, uid: &str) -> Result<(), holdfast_catalog::Error> {
+/// The row of a backup that is deleted. Another job may have been faster.
+pub(crate) async fn forget_backup(state: &State, uid: &str) -> Result<(), holdfast_catalog::Error> {
     use holdfast_catalog::Error::NotFound;
     match state.catalog.backup_deleting(uid, clock::now_ms()).await {
         Ok(_) => match state.catalog.backup_deleted(uid).await {

@@ -6,7 +6,7 @@ use super::{CONFIGURED, find, pace, primary, storage, try_out};
 use crate::instances::seal_secrets;
 use crate::names::check_part;
 use crate::resources::{EditTarget, Target};
-use crate::{Appliance, Error, Principal, clock, jobs};
+use crate::{Appliance, Error, Principal, clock, jobs, views};
 
 impl Appliance {
     /// Changes a target, after trying it as it will be. The same repository must lie where it is then.
@@ -14,7 +14,7 @@ impl Appliance {
         let state = &self.0;
         state.must_be_writer("editing a target")?;
         let before = find(state, name).await?;
-        let version = request.resource_version.as_deref().map(version).transpose()?;
+        let version = request.resource_version.as_deref().map(views::resource_version).transpose()?;
         let mut row = self.edited(&before, request)?;
         pace(&row)?;
         let there = storage(&row, &state.keyring.current())?;
@@ -108,8 +108,4 @@ impl Appliance {
         state.audit(who, "target.remove", name).await?;
         jobs::export::soon(state).await
     }
-}
-
-fn version(text: &str) -> Result<u64, Error> {
-    text.parse().map_err(|_| Error::invalid("bad-version", format!("'{text}' is not a resource version")))
 }

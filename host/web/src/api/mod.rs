@@ -10,6 +10,7 @@ mod jobs;
 mod keys;
 mod openapi;
 mod plugins;
+mod policies;
 mod repository;
 mod restores;
 mod router;

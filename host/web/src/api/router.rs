@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::Problem;
 use super::{
-    Api, access, answer, backups, instances, jobs, keys, openapi, plugins, repository, restores, status, targets,
+    Api, access, answer, backups, instances, jobs, keys, openapi, plugins, policies, repository, restores, status,
+    targets,
 };
 
 /// One method on one path.
@@ -45,6 +46,13 @@ fn operations() -> Vec<Operation> {
         get("/api/v1/jobs/{id}", jobs::show),
         get("/api/v1/jobs/{id}/log", jobs::log),
         post("/api/v1/jobs/{id}/cancel", jobs::cancel),
+        get("/api/v1/policies", policies::list),
+        post("/api/v1/policies", policies::create),
+        get("/api/v1/policies/{name}", policies::show),
+        patch("/api/v1/policies/{name}", policies::edit),
+        delete("/api/v1/policies/{name}", policies::remove),
+        get("/api/v1/retention", policies::preview),
+        post("/api/v1/retention/confirm", policies::confirm),
         get("/api/v1/targets", targets::list),
         post("/api/v1/targets", targets::create),
         get("/api/v1/targets/{name}", targets::show),
