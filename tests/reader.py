@@ -900,6 +900,8 @@ class Repository:
             require(type(facts) is dict and facts.get("magic") == "holdfast repository", "it is something else")
             require(facts.get("format") == 1, "its format is not 1")
             require(facts.get("id") == kit.repository.hex(), "it is not the repository that the kit pins")
+            written = f'{{"magic":"holdfast repository","format":1,"id":"{kit.repository.hex()}"}}'
+            require(target.read("repository.json") == written.encode(), "it has other bytes than were written")
         self.keyring, verify_keys = read_keyring(target, kit)
         known = {keys.id.hex() for keys in self.keyring.domains}
         for name in sorted(set(target.names("domains")) - known):

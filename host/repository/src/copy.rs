@@ -58,6 +58,7 @@ impl Repository {
         if here.backups.contains_key(&backup) {
             return Ok(Copied::default());
         }
+        self.require_reserve().await?;
         let began_ms = self.now_ms();
         let plan = self.plan(source, &from, &here, domain, backup).await?;
         let copied = self.send(source, &plan.objects, progress).await?;

@@ -34,7 +34,9 @@ impl RepositoryFile {
         if file.format != FORMAT {
             return Err(Error::NewerFormat { path: path::REPOSITORY.to_owned(), bits: file.format });
         }
-        file.id.parse().map_err(|_| damaged("its id is malformed"))
+        let id = file.id.parse().map_err(|_| damaged("its id is malformed"))?;
+        // Written once and never changed: other bytes that mean the same are a damage too.
+        if Self::text(id).as_bytes() == bytes { Ok(id) } else { Err(damaged("it is not the JSON that was written")) }
     }
 }
 

@@ -187,8 +187,16 @@ impl Repository {
         Ok(())
     }
 
-    /// Keeps some room that nobody else can take, so that deleting works on a full disk.
+    /// Keeps some room that nobody else can take, so that deleting works on a full disk; as soon as there is room for it.
     pub(crate) async fn keep_reserve(&self) -> Result<(), Error> {
+        match self.require_reserve().await {
+            Err(error) if error.is_full() => Ok(()),
+            kept => kept,
+        }
+    }
+
+    /// The same for who is about to take room: without the reserve nothing may be added that could not be deleted again.
+    pub(crate) async fn require_reserve(&self) -> Result<(), Error> {
         let place = &self.inner.place;
         if place.length(path::RESERVE).await?.is_some() {
             return Ok(());
@@ -196,10 +204,7 @@ impl Repository {
         // Bytes that no file system makes smaller.
         let mut reserve = vec![0; RESERVE];
         blake3::Hasher::new_keyed(&seal::random()).finalize_xof().fill(&mut reserve);
-        match place.put(path::RESERVE, reserve.into()).await {
-            Err(error) if error.is_full() => Ok(()),
-            kept => kept,
-        }
+        place.put(path::RESERVE, reserve.into()).await
     }
 
     /// Gives that room up.

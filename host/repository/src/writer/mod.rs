@@ -75,6 +75,7 @@ impl Repository {
         if state.backups.contains_key(&plan.backup) {
             return Err(Error::BackupExists { backup: plan.backup });
         }
+        self.require_reserve().await?;
         let index = self.index(plan.domain, &state).await?;
         let parent = match plan.parent {
             Some(parent) => self.open_parent(plan.domain, parent).await?,

@@ -1,9 +1,5 @@
 //! Prune takes what is dead, later, and nothing else: whoever writes, copies, reads, crashes or runs out of room meanwhile.
 
-use std::fs::{self, File};
-use std::io::Write as _;
-use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,6 +8,7 @@ use holdfast_repository::{
     Pruned, Repository, SharedKeyring, Why, WriterId,
 };
 use holdfast_storage::{Local, Storage as _};
+use holdfast_tests::disk::SmallDisk;
 
 use crate::memory::Memory;
 use crate::setting::{Appliance, Files, file, files, noise, read, record, run};
@@ -507,45 +504,16 @@ fn deleting_works_where_nothing_is_free() {
     });
 }
 
-/// A file system of a few megabytes, gone with the value.
-struct Disk(PathBuf);
-
-impl Disk {
-    /// None where this process may not mount anything.
-    fn mount(name: &str, megabytes: u32) -> Option<Self> {
-        let path = std::env::temp_dir().join(format!("holdfast-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        let size = format!("size={megabytes}m");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&path).status();
-        mounted.is_ok_and(|status| status.success()).then_some(Self(path))
-    }
-
-    /// Leaves not one byte free.
-    fn fill(&self) {
-        let mut filler = File::create(self.0.join("filler")).unwrap();
-        while filler.write_all(&[7; 512]).is_ok() {}
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // What cannot be unmounted goes with the machine.
-        let _ = Command::new("umount").arg(&self.0).status();
-        let _ = fs::remove_dir(&self.0);
-    }
-}
-
 #[test]
 fn deleting_works_on_a_real_file_system_without_a_free_byte() {
     run(async {
-        let Some(disk) = Disk::mount("full", 24) else {
-            let _ =
-                writeln!(std::io::stderr(), "SKIPPED: deleting on a full file system: no tmpfs can be mounted here");
-            return;
+        let scratch = tempfile::tempdir().unwrap();
+        let Some(disk) = SmallDisk::mount(&scratch.path().join("disk"), 24).unwrap() else {
+            return eprintln!("SKIPPED: deleting on a full file system: no tmpfs can be mounted here");
         };
         let keyring = SharedKeyring::new(Keyring::generate().with_domain("acme"));
         let domain = keyring.current().domain_of("acme").unwrap();
-        let storage = Arc::new(Local::new(disk.0.join("repository")));
+        let storage = Arc::new(Local::new(disk.path().join("repository")));
         let repository = Repository::open_or_create(storage.clone(), keyring.clone()).await.unwrap();
         let back_up = async |seed, megabytes: usize| {
             let plan = BackupPlan {
@@ -564,7 +532,7 @@ fn deleting_works_on_a_real_file_system_without_a_free_byte() {
         };
         let kept = back_up(1, 4).await.unwrap();
         let gone = back_up(2, 8).await.unwrap();
-        disk.fill();
+        disk.fill().unwrap();
         assert_eq!(back_up(3, 1).await.unwrap_err().code(), "storage-full");
         repository.remove_backup(domain, gone.backup, 1).await.unwrap();
         let pruned = repository.prune(domain, NOW, &|_, _, _| {}).await.unwrap();

@@ -1,11 +1,11 @@
 //! What the tests share: a runtime, a repository in memory, and backups of made-up files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use holdfast_repository::{
-    BackupId, BackupPlan, BackupReader, BackupRecord, BackupWriter, Clock, Compression, ContentClass, DomainId, Entry,
-    EntryKind, Error, InstanceId, Keyring, Repository, SharedKeyring, WriterId,
+    BackupId, BackupPlan, BackupReader, BackupRecord, BackupWriter, Clock, Compression, ContentClass, Damage, DomainId,
+    Entry, EntryKind, Error, InstanceId, Keyring, Repository, SharedKeyring, WriterId,
 };
 
 use crate::memory::Memory;
@@ -86,13 +86,23 @@ impl Appliance {
 
     /// A backup whose chunks may be deltas to those of an earlier one.
     pub async fn back_up_after(&self, parent: Option<&BackupRecord>, files: &Files) -> Result<BackupRecord, Error> {
+        self.back_up_as("one", parent, files).await
+    }
+
+    /// The same under a name.
+    pub async fn back_up_as(
+        &self,
+        name: &str,
+        parent: Option<&BackupRecord>,
+        files: &Files,
+    ) -> Result<BackupRecord, Error> {
         let writer = self.begin_after(parent.map(|record| record.backup)).await?;
         for (path, (class, bytes)) in files {
             let mut entry = writer.begin_entry(file(path), *class).await?;
             entry.write(bytes).await?;
             entry.finish().await?;
         }
-        writer.commit(record("one"), r#"{"entries":1}"#.into()).await
+        writer.commit(record(name), r#"{"entries":1}"#.into()).await
     }
 
     pub async fn reader(&self, record: &BackupRecord) -> BackupReader {
@@ -110,6 +120,29 @@ impl Appliance {
         }
         Ok(is_same)
     }
+}
+
+/// All that a check which reads the data finds.
+pub async fn damages(repository: &Repository, domain: DomainId) -> Vec<Damage> {
+    let mut found = repository.check_structure(domain, &|_, _| ()).await.unwrap().damages;
+    let packs = repository.read_packs(domain, None, u64::MAX, None, &|_| ()).await.unwrap();
+    assert_eq!(packs.next, None);
+    found.extend(packs.damages);
+    found.extend(repository.check_refs(domain, &|_, _| ()).await.unwrap());
+    found
+}
+
+/// Of each pack, how many backups lose something with it.
+pub async fn losers(repository: &Repository, domain: DomainId, storage: &Memory) -> Vec<usize> {
+    let mut losers = Vec::new();
+    for path in storage.paths("/packs/") {
+        let pack = storage.objects.lock().unwrap().remove(&path).unwrap();
+        let read = repository.read_packs(domain, None, u64::MAX, None, &|_| ()).await.unwrap();
+        let losses = repository.losses(domain, &read.damages).await.unwrap();
+        losers.push(losses.iter().map(|loss| loss.backup).collect::<BTreeSet<_>>().len());
+        storage.objects.lock().unwrap().insert(path, pack);
+    }
+    losers
 }
 
 pub async fn read(reader: &BackupReader, path: &str, offset: u64, length: Option<u64>) -> Result<Vec<u8>, Error> {

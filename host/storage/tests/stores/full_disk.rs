@@ -1,39 +1,17 @@
 //! A full disk: writes fail with a reason, what is there stays, and deleting works. Needs the right to mount.
 
-use std::path::Path;
-use std::process::Command;
-
 use bytes::Bytes;
 use holdfast_storage::{Error, Local, Storage};
-
-/// A small tmpfs, unmounted when dropped.
-struct Mount(tempfile::TempDir);
-
-impl Mount {
-    fn new() -> Option<Self> {
-        let scratch = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(scratch.path()).status();
-        mounted.is_ok_and(|status| status.success()).then_some(Self(scratch))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
+use holdfast_tests::disk::SmallDisk;
 
 #[tokio::test]
 async fn a_full_disk_fails_the_write_and_deleting_frees_it() {
-    let Some(mount) = Mount::new() else {
+    let scratch = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(&scratch.path().join("disk"), 1).unwrap() else {
         eprintln!("SKIPPED: a_full_disk_fails_the_write_and_deleting_frees_it needs the right to mount a tmpfs");
         return;
     };
-    let storage = Local::new(mount.path());
+    let storage = Local::new(disk.path());
     let quarter = Bytes::from(vec![1; 250 << 10]);
     let mut written = Vec::new();
     let error = loop {
@@ -47,7 +25,7 @@ async fn a_full_disk_fails_the_write_and_deleting_frees_it() {
     assert!(matches!(error, Error::Full { .. }), "{error:?}");
     assert!(error.is_permanent() && error.hint().is_some());
     // What the failed write left is gone; the last bytes are taken by somebody else.
-    std::fs::write(mount.path().join("filler"), vec![0; 1 << 20]).unwrap_err();
+    disk.fill().unwrap();
     assert!(matches!(storage.put("packs/more", quarter.clone()).await, Err(Error::Full { .. })));
     let listed: Vec<String> = storage.list("packs/").await.unwrap().into_iter().map(|object| object.path).collect();
     assert_eq!(listed, written, "old objects are intact, and the failed one is not there");
