@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use crate::format::cbor::{self, Value};
 use crate::format::{Kind, Malformed, PREAMBLE};
 use crate::seal::{self, Purpose, SIGNATURE, Secret};
-use crate::{Error, RepositoryId};
+use crate::{Digest, Error, RepositoryId};
 
 /// An object in its parts, not vouched for yet.
 #[derive(Debug)]
@@ -90,6 +90,11 @@ impl<C: Value> Envelope<C> {
         let purpose = Purpose::object(self.kind, &self.bytes[..self.sealed]);
         let sealed = &self.bytes[self.sealed..self.bytes.len() - SIGNATURE];
         seal::open_part(key, &purpose, sealed).map_err(|_| Error::Sealed { path: self.path.clone() })
+    }
+
+    /// The digest of the whole object.
+    pub(crate) fn digest(&self) -> Digest {
+        Digest::of(&self.bytes)
     }
 
     /// For errors about what lies inside.

@@ -11,7 +11,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use holdfast_storage::{Lock, LockMode, Retention};
 
 use crate::format::path;
-use crate::heads::{CHECKPOINT_EVERY, Change, DomainState};
+use crate::heads::{Change, DomainState};
 use crate::keyring::Keyring;
 use crate::place::Place;
 use crate::{DomainId, Error};
@@ -60,8 +60,7 @@ fn needed(keyring: &Keyring, domain: DomainId, state: &DomainState, change: &Cha
     let counting = state.indexes.iter().filter(|(index, _)| !state.is_condemned(index));
     let indexes = counting.map(|(index, length)| (path::index(domain, *index), Some(*length)));
     let next = state.next_sequence();
-    let last = next.saturating_sub(1);
-    let heads = (last - last % CHECKPOINT_EVERY..next).map(|sequence| (path::head(domain, sequence), None));
+    let heads = (state.checkpoint..next).map(|sequence| (path::head(domain, sequence), None));
     let components = change.records.iter().filter_map(|stored| {
         let path = path::component(stored.record.component);
         let (length, _) = state.object(&path)?;

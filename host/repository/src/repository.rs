@@ -371,7 +371,7 @@ impl Repository {
         keyring.domain(domain)?;
         let cell = self.cell(domain);
         let mut state = cell.heads.lock().await;
-        read_on(&self.inner.place, &keyring, domain, Arc::make_mut(&mut state)).await?;
+        read_on(&self.inner.place, &keyring, domain, &mut state).await?;
         Ok(Arc::clone(&state))
     }
 

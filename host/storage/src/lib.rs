@@ -37,7 +37,7 @@ pub use sftp::Sftp;
 pub use throttled::Throttled;
 
 /// Longest object that is written or read, in bytes: no store can make us hold more in memory for one answer.
-pub const OBJECT_BYTES_MAX: u64 = 64 << 20;
+pub const OBJECT_BYTES_MAX: u64 = 128 << 20;
 
 /// What a place that keeps a repository owes its callers. Paths are relative, with `/` between parts, made of
 /// `[A-Za-z0-9._/-]` only; `tmp/` is reserved, and no object lies below another one. Objects are small (packs

@@ -3,6 +3,8 @@
 //! A listing may lag or lie, so it only says where to begin; every head must be signed, in its place, and name the digest
 //! of the one before it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -14,7 +16,7 @@ use crate::format::head::{Head, INCOMPATIBLE_KNOWN};
 use crate::format::{Kind, path};
 use crate::keyring::Keyring;
 use crate::place::Place;
-use crate::{Digest, DomainId, Error};
+use crate::{DomainId, Error};
 
 /// A head whose sequence is a multiple of this is a checkpoint, if it is not too long.
 pub(crate) const CHECKPOINT_EVERY: u64 = 256;
@@ -26,13 +28,13 @@ pub(crate) async fn read_on(
     place: &Place,
     keyring: &Keyring,
     domain: DomainId,
-    state: &mut DomainState,
+    state: &mut Arc<DomainState>,
 ) -> Result<(), Error> {
     if state.tip.is_none()
         && let Some(newest) = newest(place, keyring, domain).await?
     {
-        for (sequence, bytes) in read_back(place, keyring, domain, newest).await? {
-            apply(keyring, domain, state, sequence, bytes)?;
+        for (sequence, head) in read_back(place, keyring, domain, newest).await? {
+            follow(keyring, domain, state, sequence, head)?;
         }
     }
     // The listing may lag behind, and others may have committed since.
@@ -40,7 +42,7 @@ pub(crate) async fn read_on(
         let sequence = state.next_sequence();
         match find(place, keyring, domain, sequence).await? {
             Some(bytes) if is_strange(place, keyring, domain, sequence, &bytes).await? => return Ok(()),
-            Some(bytes) => apply(keyring, domain, state, sequence, bytes)?,
+            Some(bytes) => follow(keyring, domain, state, sequence, parse(domain, sequence, bytes)?)?,
             None => return Ok(()),
         }
     }
@@ -66,7 +68,12 @@ async fn newest(place: &Place, keyring: &Keyring, domain: DomainId) -> Result<Op
 
 /// A head, as far as the place has one that we signed.
 async fn find(place: &Place, keyring: &Keyring, domain: DomainId, sequence: u64) -> Result<Option<Bytes>, Error> {
-    place.find_genuine(&path::head(domain, sequence), |bytes| is_signed(keyring, domain, sequence, bytes)).await
+    let path = path::head(domain, sequence);
+    if !place.keeps_versions().await? {
+        // There is no other one: its signature is checked when it is applied, once.
+        return place.find(&path).await;
+    }
+    place.find_genuine(&path, |bytes| is_signed(keyring, domain, sequence, bytes)).await
 }
 
 /// Whether an object under a head's name is none of ours, at a place where that does no harm. Elsewhere it is damage.
@@ -77,7 +84,7 @@ pub(crate) async fn is_strange(
     sequence: u64,
     bytes: &Bytes,
 ) -> Result<bool, Error> {
-    Ok(!is_signed(keyring, domain, sequence, bytes) && place.keeps_versions().await?)
+    Ok(place.keeps_versions().await? && !is_signed(keyring, domain, sequence, bytes))
 }
 
 fn is_signed(keyring: &Keyring, domain: DomainId, sequence: u64, bytes: &Bytes) -> bool {
@@ -90,24 +97,18 @@ async fn read_back(
     keyring: &Keyring,
     domain: DomainId,
     newest: u64,
-) -> Result<Vec<(u64, Bytes)>, Error> {
+) -> Result<Vec<(u64, Envelope<Head>)>, Error> {
     let mut heads = Vec::new();
     let mut last = newest;
     loop {
         let first = last - last % CHECKPOINT_EVERY;
-        let mut block: Vec<(u64, Bytes)> = stream::iter((first..=last).rev())
+        let mut block: Vec<(u64, Envelope<Head>)> = stream::iter((first..=last).rev())
             .map(|sequence| fetch(place, keyring, domain, sequence))
             .buffered(FETCHES)
             .try_collect()
             .await?;
         heads.append(&mut block);
-        let is_checkpoint = match heads.last() {
-            Some((_, bytes)) => {
-                Envelope::<Head>::parse(Kind::Head, &path::head(domain, first), bytes.clone())?.clear.checkpoint
-            }
-            None => false,
-        };
-        if first == 0 || is_checkpoint {
+        if first == 0 || heads.last().is_some_and(|(_, head)| head.clear.checkpoint) {
             heads.reverse();
             return Ok(heads);
         }
@@ -115,29 +116,53 @@ async fn read_back(
     }
 }
 
-async fn fetch(place: &Place, keyring: &Keyring, domain: DomainId, sequence: u64) -> Result<(u64, Bytes), Error> {
+async fn fetch(
+    place: &Place,
+    keyring: &Keyring,
+    domain: DomainId,
+    sequence: u64,
+) -> Result<(u64, Envelope<Head>), Error> {
     match find(place, keyring, domain, sequence).await? {
-        Some(bytes) => Ok((sequence, bytes)),
+        Some(bytes) => Ok((sequence, parse(domain, sequence, bytes)?)),
         None => Err(Error::ChainBroken { path: path::head(domain, sequence), reason: "it is missing" }),
     }
 }
 
+/// Takes a head apart, and checks nothing yet.
+pub(crate) fn parse(domain: DomainId, sequence: u64, bytes: Bytes) -> Result<Envelope<Head>, Error> {
+    Envelope::parse(Kind::Head, &path::head(domain, sequence), bytes)
+}
+
 /// Checks that a head is ours and follows, and applies it.
-pub(crate) fn apply(
+fn follow(
     keyring: &Keyring,
     domain: DomainId,
-    state: &mut DomainState,
+    state: &mut Arc<DomainState>,
     sequence: u64,
-    bytes: Bytes,
+    head: Envelope<Head>,
 ) -> Result<(), Error> {
-    let path = path::head(domain, sequence);
-    let digest = Digest::of(&bytes);
-    let envelope = Envelope::<Head>::open(Kind::Head, &path, bytes, keyring)?;
+    let change = check(keyring, domain, state, sequence, &head)?;
+    let digest = head.digest();
+    // Copied only where somebody still looks at what was.
+    Arc::make_mut(state).apply(domain, head.clear, digest, change);
+    Ok(())
+}
+
+/// Checks that a head is ours and follows; gives what it changes in the directory.
+pub(crate) fn check(
+    keyring: &Keyring,
+    domain: DomainId,
+    state: &DomainState,
+    sequence: u64,
+    envelope: &Envelope<Head>,
+) -> Result<DirectoryChange, Error> {
+    envelope.verify(keyring)?;
     let head = &envelope.clear;
-    let broken = |reason| Error::ChainBroken { path: path.clone(), reason };
+    let path = || path::head(domain, sequence);
+    let broken = |reason| Error::ChainBroken { path: path(), reason };
     let unknown = head.incompatible & !INCOMPATIBLE_KNOWN;
     if unknown != 0 {
-        return Err(Error::NewerFormat { path, bits: unknown });
+        return Err(Error::NewerFormat { path: path(), bits: unknown });
     }
     if head.sequence != sequence {
         return Err(broken("its number is another"));
@@ -151,7 +176,5 @@ pub(crate) fn apply(
         return Err(broken("its epoch is below that of the head before it"));
     }
     let plaintext = envelope.unseal(keyring.domain(domain)?.index_key())?;
-    let change: DirectoryChange = cbor::decode(&plaintext).map_err(envelope.damaged())?;
-    state.apply(domain, envelope.clear, digest, change);
-    Ok(())
+    cbor::decode(&plaintext).map_err(envelope.damaged())
 }

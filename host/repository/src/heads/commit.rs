@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use holdfast_storage::OBJECT_BYTES_MAX;
 
 use super::chain::{self, CHECKPOINT_EVERY};
 use super::{DomainState, Tip, read_on};
@@ -17,8 +18,9 @@ use crate::prune::WORK_MS_MAX;
 use crate::repository::Repository;
 use crate::{BackupId, Digest, DomainId, Error};
 
-/// A checkpoint beyond this is left out, in bytes; readers then walk back further.
-const CHECKPOINT_MAX: usize = 8 << 20;
+/// A checkpoint may be so long for each head since the last one, in bytes, and is left out else; readers then walk back further. So
+/// checkpoints take their share of the room however many backups there are, and reading them takes its share of the time.
+const CHECKPOINT_SHARE: u64 = 32 << 10;
 
 /// What a head changes.
 #[derive(Clone, Debug, Default)]
@@ -82,7 +84,7 @@ impl Repository {
     /// Reads the newest heads. A domain that was taken over is refused.
     async fn read_own(&self, domain: DomainId, state: &mut Arc<DomainState>) -> Result<(), Error> {
         let keyring = self.inner.keyring.current();
-        read_on(&self.inner.place, &keyring, domain, Arc::make_mut(state)).await?;
+        read_on(&self.inner.place, &keyring, domain, state).await?;
         self.must_be_ours(domain, state)
     }
 
@@ -102,11 +104,12 @@ impl Repository {
             let sequence = state.next_sequence();
             let bytes = self.seal_head(&keyring, domain, state, change.clone(), is_tight)?;
             // Read before it is written: a head that we could not read ourselves must never become the newest one.
-            let mut next = DomainState::clone(state);
-            chain::apply(&keyring, domain, &mut next, sequence, bytes.clone())?;
+            let head = chain::parse(domain, sequence, bytes.clone())?;
+            let directory = chain::check(&keyring, domain, state, sequence, &head)?;
             match self.put_head(&keyring, domain, sequence, bytes).await {
                 Ok(true) => {
-                    *state = Arc::new(next);
+                    let digest = head.digest();
+                    Arc::make_mut(state).apply(domain, head.clear, digest, directory);
                     return Ok(true);
                 }
                 // What frees room must not fail for want of it.
@@ -178,10 +181,12 @@ impl Repository {
         let seal = |head: &Head, directory: &DirectoryChange| {
             seal_envelope(Kind::Head, &path, head, Some((key.index_key(), &cbor::encode(directory))), keyring)
         };
-        if !is_tight && sequence > 0 && sequence.is_multiple_of(CHECKPOINT_EVERY) {
+        let bytes_max = state.heads_since_checkpoint().saturating_mul(CHECKPOINT_SHARE).min(OBJECT_BYTES_MAX);
+        let is_due = sequence > 0 && sequence.is_multiple_of(CHECKPOINT_EVERY);
+        if is_due && !is_tight && state.checkpoint_bytes_least() <= bytes_max {
             let (head, directory) = checkpoint(domain, state, plain.clone(), directory.clone());
             let bytes = seal(&head, &directory);
-            if bytes.len() <= CHECKPOINT_MAX {
+            if bytes.len() as u64 <= bytes_max {
                 return Ok(bytes);
             }
         }

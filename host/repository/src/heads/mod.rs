@@ -4,6 +4,6 @@ mod chain;
 mod commit;
 mod state;
 
-pub(crate) use chain::{CHECKPOINT_EVERY, read_on};
+pub(crate) use chain::read_on;
 pub(crate) use commit::Change;
 pub(crate) use state::{DomainState, LiveBackup, Tip};

@@ -28,6 +28,8 @@ pub(crate) struct LiveBackup {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DomainState {
     pub(crate) tip: Option<Tip>,
+    /// Where its reading began: the sequence of the last checkpoint, or 0.
+    pub(crate) checkpoint: u64,
     pub(crate) epoch: u64,
     /// Generation of the keyring that the heads need.
     pub(crate) keyring: u64,
@@ -145,6 +147,16 @@ impl DomainState {
         self.packs.values().chain(self.indexes.values()).chain(objects).sum()
     }
 
+    /// Heads from the last checkpoint on, the next one among them.
+    pub(crate) fn heads_since_checkpoint(&self) -> u64 {
+        self.next_sequence() - self.checkpoint
+    }
+
+    /// A checkpoint is longer than this: a path and a digest for each object, names and times for each backup.
+    pub(crate) fn checkpoint_bytes_least(&self) -> u64 {
+        100 * (self.packs.len() + self.indexes.len() + self.objects.len() + 2 * self.backups.len()) as u64
+    }
+
     /// Every object that is present, sorted by path: what a checkpoint repeats.
     pub(crate) fn all_objects(&self, domain: DomainId) -> Vec<Object> {
         let packs = self.packs.iter().map(|(digest, length)| (path::pack(domain, *digest), *length, *digest));
@@ -168,7 +180,7 @@ impl DomainState {
     /// Applies the next head; the caller has checked that it follows.
     pub(crate) fn apply(&mut self, domain: DomainId, head: Head, digest: Digest, change: DirectoryChange) {
         if head.checkpoint {
-            *self = Self::default();
+            *self = Self { checkpoint: head.sequence, ..Self::default() };
         }
         self.tip = Some(Tip { sequence: head.sequence, digest, written_ms: head.written_ms });
         self.epoch = head.epoch;

@@ -258,6 +258,30 @@ fn hundreds_of_heads_are_read_from_a_checkpoint() {
 }
 
 #[test]
+fn a_checkpoint_that_is_too_long_waits_for_more_heads() {
+    run(async {
+        let appliance = Appliance::new().await;
+        let mut long = appliance.back_up(&files(1)).await.unwrap();
+        let short = appliance.back_up(&files(2)).await.unwrap();
+        long.description = Some("a long story ".repeat(700_000));
+        appliance.repository.amend(appliance.domain, vec![long.clone()]).await.unwrap();
+        for _ in 0..510 {
+            appliance.repository.amend(appliance.domain, vec![short.clone()]).await.unwrap();
+        }
+        let head = |sequence: u64| format!("domains/{}/heads/{sequence:016x}", appliance.domain);
+        let length = |sequence| appliance.storage.objects.lock().unwrap()[&head(sequence)].len();
+        assert!(length(256) < 8 << 10, "9 MB are more than 32 KiB for each of 256 heads");
+        assert!(length(512) > 8 << 20);
+        for sequence in 0..512 {
+            appliance.storage.objects.lock().unwrap().remove(&head(sequence));
+        }
+        let again = appliance.restarted().await;
+        let found = again.repository.backups(again.domain).await.unwrap();
+        assert!(found.iter().any(|record| record.description == long.description) && found.len() == 2);
+    });
+}
+
+#[test]
 fn another_repository_and_foreign_files_are_refused() {
     run(async {
         let appliance = Appliance::new().await;
