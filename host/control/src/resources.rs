@@ -673,7 +673,7 @@ pub struct PruneReport {
     pub moved_bytes: u64,
     pub deleted: PruneTally,
     /// What is dead and stays, by reason: `condemned` (its seven days are not over), `young` (no head names it yet, it may be a part of
-    /// work that goes on), `refused` (the target does not let it go), `damaged`, `no-room` (to move what lives in half-dead packs).
+    /// work that goes on), `locked`, `refused` (the target does not let it go), `damaged`, `no-room` (to move what lives in half-dead packs).
     pub kept: BTreeMap<String, PruneKept>,
 }
 

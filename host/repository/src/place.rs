@@ -162,6 +162,27 @@ impl Place {
         self.run(|storage| async move { storage.retention(&path, &version).await }).await
     }
 
+    /// Until when an object cannot be deleted, if it cannot now. Only asked at a place that locks what is written.
+    pub(crate) async fn locked_until(&self, path: &str, now_ms: u64) -> Result<Option<u64>, Error> {
+        if self.lock().is_none() {
+            return Ok(None);
+        }
+        let mut locked = None;
+        for version in self.versions(path).await?.into_iter().filter(|version| version.path == path) {
+            locked = locked.max(self.retention(path, &version.id).await?.map(|retention| retention.until_ms));
+        }
+        Ok(locked.filter(|until_ms| *until_ms > now_ms))
+    }
+
+    /// Deletes an object that no lock keeps; until when one does, if so.
+    pub(crate) async fn delete_unlocked(&self, path: &str, now_ms: u64) -> Result<Option<u64>, Error> {
+        let locked = self.locked_until(path, now_ms).await?;
+        if locked.is_none() {
+            self.delete(path).await?;
+        }
+        Ok(locked)
+    }
+
     pub(crate) async fn set_retention(&self, path: &str, version: &str, retention: Retention) -> Result<(), Error> {
         let (path, version) = (path.to_owned(), version.to_owned());
         self.run(|storage| async move { storage.set_retention(&path, &version, retention).await }).await

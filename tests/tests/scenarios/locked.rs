@@ -132,6 +132,32 @@ fn what_a_new_backup_needs_is_locked_as_long_as_the_backup() -> Result {
     ensure(looked_at >= 5, || format!("only {looked_at} objects were looked at: {before:?}"))
 }
 
+#[test]
+fn what_is_locked_waits_for_the_end_of_its_lock_and_prune_says_so() -> Result {
+    let setting = Setting::new("locked-prune")?;
+    let minio = Minio::start(&setting.workdir.join("minio"))?;
+    add_vault(&setting, &minio, &["lock=compliance", "lock-days=1"])?;
+    let backup = setting.appliance.back_up(INSTANCE, "all")?;
+    let rows = "SELECT n, md5(random()::text) AS label FROM generate_series(1, 200000) n";
+    setting.cluster.sql("postgres", &format!("DROP TABLE goods; CREATE TABLE others AS {rows}; CHECKPOINT"))?;
+    setting.appliance.back_up(INSTANCE, "all")?;
+    let name = format!("{INSTANCE}/{}", backup["name"].as_str().unwrap_or_default());
+    setting.appliance.run(["backup", "delete", &name])?.done()?;
+
+    let before = stored(&minio)?.len();
+    for more in [&["--dry-run"][..], &[]] {
+        let words = ["repository", "prune", "--now", "--target", "vault"];
+        let pruned = setting.appliance.json(words.iter().chain(more))?;
+        let locked = &pruned["kept"]["locked"];
+        let is_told = locked["objects"].as_u64() > Some(0) && locked["until"].is_string();
+        // A dry run condemns nothing, so there is nothing yet that a lock keeps.
+        ensure(!more.is_empty() || is_told && pruned["deleted"]["objects"] == 0, || format!("{pruned}"))?;
+    }
+    ensure(minio.kept("backups/domains/")?.iter().all(|kept| !kept.is_marker), || "it was hidden".into())?;
+    ensure(stored(&minio)?.len() >= before, || "something locked is gone".into())?;
+    setting.appliance.run(["repository", "check", "--read-data", "--target", "vault"])?.done().map(drop)
+}
+
 /// What the names of the newest keyring's two objects begin with. Former generations are nothing that a new backup needs.
 fn newest_keyring(kept: &[Kept]) -> Result<String> {
     let generations = kept

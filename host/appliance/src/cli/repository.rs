@@ -117,6 +117,7 @@ fn meaning(reason: &str) -> &str {
     match reason {
         "condemned" => "dead, and waiting for the end of their seven days",
         "young" => "no head names them yet: work that goes on may",
+        "locked" => "dead, and waiting for the end of their locks",
         "refused" => "the target does not let them be deleted",
         "no-room" => "half-dead packs, and no room to move what lives in them",
         "damaged" => "half-dead packs that are damaged: run `holdfast repository check --heal`",

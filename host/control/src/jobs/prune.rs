@@ -1,5 +1,5 @@
-//! The prune job: takes back what no backup at a target needs any more. What is dead is condemned, and deleted seven days later: for that
-//! the job queues itself again.
+//! The prune job: takes back what no backup at a target needs any more. What is dead is condemned, and deleted seven days later, and not
+//! before its lock is over: for that the job queues itself again.
 //!
 //! Pruned at once (`now`), nothing else may go on at any target meanwhile: then it waits its turn as a failure that passes.
 
@@ -56,8 +56,8 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
     if !options.dry_run {
         rollback::remember(state, &target, &repository).await?;
     }
-    if let Some(until_ms) = pruned.kept.get(&Why::Condemned).and_then(|kept| kept.until_ms).filter(|_| !options.dry_run)
-    {
+    let waits = [Why::Condemned, Why::Locked].iter().filter_map(|why| pruned.kept.get(why)?.until_ms);
+    if let Some(until_ms) = waits.min().filter(|_| !options.dry_run) {
         at(state, &target.name, clock::signed(until_ms)).await?;
     }
     serde_json::to_value(report(target.name, options, &pruned))
@@ -126,6 +126,7 @@ fn reason(why: Why) -> &'static str {
         Why::Condemned => "condemned",
         Why::Young => "young",
         Why::Refused => "refused",
+        Why::Locked => "locked",
         Why::Damaged => "damaged",
         Why::NoRoom => "no-room",
     }

@@ -39,21 +39,24 @@ impl Work<'_> {
         let mut due = self.condemned_objects();
         due.retain(|(_, _, digest)| {
             let is_over = condemned.get(digest).is_some_and(|since| self.is_over(*since));
-            is_over && !self.census.lives(digest) && !self.refused.contains_key(digest)
+            let stays = self.refused.contains_key(digest) || self.locked.contains_key(digest);
+            is_over && !self.census.lives(digest) && !stays
         });
         due.truncate(BATCH);
         due
     }
 
-    /// Deletes objects; gives those that are gone.
+    /// Deletes objects; gives those that are gone. A delete of what is locked is refused, or only hides it: it waits.
     async fn delete(&mut self, due: Vec<Object>) -> Result<Vec<Object>, Error> {
-        let place = &self.repository.inner.place;
-        let deletes = due.into_iter().map(|object| async move { (place.delete(&object.0).await, object) }.boxed());
+        let (place, now_ms) = (&self.repository.inner.place, self.now_ms);
+        let delete = |object: Object| async move { (place.delete_unlocked(&object.0, now_ms).await, object) }.boxed();
+        let deletes = due.into_iter().map(delete);
         let mut deletes = stream::iter(deletes.collect::<Vec<_>>()).buffer_unordered(DELETES);
         let (mut gone, mut failure) = (Vec::new(), None);
         while let Some((deleted, object)) = deletes.next().await {
             match deleted {
-                Ok(()) => gone.push(object),
+                Ok(None) => gone.push(object),
+                Ok(Some(until_ms)) => drop(self.locked.insert(object.2, until_ms)),
                 Err(Error::Storage(error)) if error.is_permanent() => {
                     tracing::warn!(path = %object.0, %error, "a dead object cannot be deleted");
                     self.refused.insert(object.2, object.1);

@@ -41,6 +41,8 @@ impl Repository {
                 let until_ms = written_ms.saturating_add(if options.now { 0 } else { GRACE_MS });
                 if until_ms > now_ms && !options.now {
                     pruned.keep(Why::Young, listed.length, Some(until_ms));
+                } else if let Some(until_ms) = self.inner.place.locked_until(&listed.path, now_ms).await? {
+                    pruned.keep(Why::Locked, listed.length, Some(until_ms));
                 } else if options.dry_run || self.delete_garbage(&listed.path).await? {
                     pruned.deleted.add(listed.length);
                 }

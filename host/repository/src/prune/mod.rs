@@ -72,8 +72,10 @@ pub enum Why {
     Condemned,
     /// No head names it, and it may be a part of a backup that is on its way.
     Young,
-    /// The place does not let it be deleted: a lock, or missing permission.
+    /// The place does not let it be deleted, and does not say until when.
     Refused,
+    /// The place lets nobody delete it before a time.
+    Locked,
     /// A half-dead pack that is not as it was committed: what lives in it cannot be moved.
     Damaged,
     /// A half-dead pack, and there is no room to move what lives in it.

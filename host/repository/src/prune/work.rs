@@ -33,6 +33,8 @@ pub(super) struct Work<'a> {
     pub(super) pruned: Pruned,
     /// What the place did not let go.
     pub(super) refused: BTreeMap<Digest, u64>,
+    /// What is locked, and until when.
+    pub(super) locked: BTreeMap<Digest, u64>,
 }
 
 /// What a head is to condemn, and what follows from it.
@@ -65,6 +67,7 @@ impl<'a> Work<'a> {
             marked: BTreeSet::new(),
             pruned: Pruned::default(),
             refused: BTreeMap::new(),
+            locked: BTreeMap::new(),
         }
     }
 
@@ -297,10 +300,13 @@ impl<'a> Work<'a> {
         let packs = dead.chain(half_dead.iter().map(|(pack, _)| *pack).filter(|pack| !self.state.is_condemned(pack)));
         self.pruned.condemned = self.sentence(packs.collect()).await?.tally;
         let state = Arc::clone(&self.state);
-        for (_, length, digest) in self.condemned_objects() {
-            match state.condemned().get(&digest) {
-                Some(since) if self.is_over(*since) => self.pruned.deleted.add(length),
-                _ => {}
+        for (path, length, digest) in self.condemned_objects() {
+            if !state.condemned().get(&digest).is_some_and(|since| self.is_over(*since)) {
+                continue;
+            }
+            match self.repository.inner.place.locked_until(&path, self.now_ms).await? {
+                Some(until_ms) => drop(self.locked.insert(digest, until_ms)),
+                None => self.pruned.deleted.add(length),
             }
         }
         if self.options.now {
@@ -323,6 +329,8 @@ impl<'a> Work<'a> {
             let since = state.condemned().get(&digest).copied().unwrap_or_default();
             if self.refused.contains_key(&digest) {
                 self.pruned.keep(Why::Refused, length, None);
+            } else if let Some(until_ms) = self.locked.get(&digest) {
+                self.pruned.keep(Why::Locked, length, Some(*until_ms));
             } else if !self.is_over(since) {
                 self.pruned.keep(Why::Condemned, length, Some(since.saturating_add(self.options.grace_ms())));
             }
