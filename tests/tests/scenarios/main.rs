@@ -27,6 +27,7 @@ mod prune;
 mod reader;
 mod rebirth;
 mod resets;
+mod retention;
 mod round_trip;
 mod secrecy;
 mod setting;

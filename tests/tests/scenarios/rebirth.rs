@@ -74,7 +74,15 @@ fn a_rebirth_from_heads_alone_knows_the_proofs() -> Result {
     reborn.start()?;
     let backups = reborn.list(&["backup", "list", INSTANCE])?;
     let proven = backups.len() == 1 && backups[0]["status"]["verified"]["passed"] == true;
-    ensure(proven && backups[0]["uid"] == backup["uid"], || format!("a fact is lost: {backups:?}"))
+    ensure(proven && backups[0]["uid"] == backup["uid"], || format!("a fact is lost: {backups:?}"))?;
+
+    // Heads know no policies: nothing expires before somebody says how it is to be.
+    let is_off = || -> Result<bool> { Ok(reborn.run(["status", "-o", "json"])?.stdout.contains("expiry-unconfirmed")) };
+    ensure(is_off()?, || "it is not told that nothing expires".into())?;
+    reborn.run(["policy", "confirm"])?.refused(&["takeover"])?;
+    reborn.take_over()?;
+    reborn.run(["policy", "confirm"])?.done()?;
+    ensure(!is_off()?, || "what was confirmed is asked for still".into())
 }
 
 fn uid(backup: &serde_json::Value) -> String {
