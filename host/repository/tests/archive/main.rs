@@ -9,6 +9,7 @@ mod deltas;
 mod errors;
 mod faults;
 mod flips;
+mod golden;
 mod index;
 mod keys;
 mod kills;
