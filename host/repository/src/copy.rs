@@ -103,35 +103,45 @@ impl Repository {
         backup: BackupId,
     ) -> Result<Plan, Error> {
         let (there, present) = (source.index(domain, from).await?, self.index(domain, here).await?);
+        let live = from.backups.get(&backup).ok_or(Error::NoSuchBackup { backup, location: source.location() })?;
         let mut packs = BTreeMap::new();
         let mut relied_on = BTreeSet::new();
         let mut indexes: BTreeSet<Digest> = BTreeSet::new();
+        let mut told_by: BTreeSet<Digest> = live.indexes.iter().copied().collect();
         let (mut incompatible, mut condemned_chunks) = (0, Vec::new());
         for id in source.chunks_of(from, domain, backup).await? {
-            let is_delta = if let Some(chain) = present.known_chain(&id)? {
-                // Here the chunk may lie in another pack than there, told of by another index, and stand on another base.
-                relied_on.extend(chain.iter().map(|location| location.pack));
-                indexes.extend(chain.iter().map(|location| location.index));
-                chain.len() > 1
-            } else {
-                // Refs name bases too: the rest of a chain comes by itself.
-                let location = there.find(&id)?.ok_or_else(|| Error::ChunkLost { id: hex::encode(id.0) })?;
-                if here.is_condemned(&location.pack) {
-                    condemned_chunks.push((id, location));
+            // Refs name what the chunks of the writer stood on. Those of the source may be others, and stand on something else.
+            let mut next = Some(id);
+            while let Some(id) = next {
+                let is_delta = if let Some(chain) = present.known_chain(&id)? {
+                    // Here the chunk may lie in another pack than there, told of by another index, and stand on another base.
+                    relied_on.extend(chain.iter().map(|location| location.pack));
+                    indexes.extend(chain.iter().map(|location| location.index));
+                    next = None;
+                    chain.len() > 1
                 } else {
-                    packs.insert(location.pack, from.pack_length(&location.pack).unwrap_or_default());
+                    let location = there.find(&id)?.ok_or_else(|| Error::ChunkLost { id: hex::encode(id.0) })?;
+                    told_by.insert(location.index);
+                    next = location.base;
+                    if here.is_condemned(&location.pack) {
+                        condemned_chunks.push((id, location));
+                    } else {
+                        packs.insert(location.pack, from.pack_length(&location.pack).unwrap_or_default());
+                    }
+                    next.is_some()
+                };
+                if is_delta {
+                    incompatible |= DELTAS;
                 }
-                location.base.is_some()
-            };
-            if is_delta {
-                incompatible |= DELTAS;
             }
         }
+        // A base comes with each of its deltas.
+        condemned_chunks.sort_unstable_by_key(|(id, _)| *id);
+        condemned_chunks.dedup_by_key(|(id, _)| *id);
         let mut objects: Vec<Object> =
             packs.into_iter().map(|(digest, length)| (path::pack(domain, digest), length, digest)).collect();
-        let live = from.backups.get(&backup).ok_or(Error::NoSuchBackup { backup, location: source.location() })?;
         let (condemned_indexes, others): (Vec<Digest>, Vec<Digest>) =
-            live.indexes.iter().partition(|digest| here.is_condemned(digest));
+            told_by.iter().partition(|digest| here.is_condemned(digest));
         indexes.extend(&others);
         for digest in others.iter().filter(|digest| !here.indexes.contains_key(digest)) {
             let path = path::index(domain, *digest);

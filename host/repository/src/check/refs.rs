@@ -13,7 +13,7 @@ use crate::{BackupId, DomainId, Error};
 pub struct Difference {
     /// The backup.
     pub backup: BackupId,
-    /// Chunks that it needs and that its refs do not name: a prune would not know that they live.
+    /// Chunks that its trees name and its refs do not: a prune would not know that they live.
     pub missing: u64,
     /// Chunks that its refs name and that nothing reaches: those of entries that were begun anew, and bases of deltas that
     /// were stored whole by somebody else meanwhile. They are kept in vain.
@@ -62,17 +62,17 @@ impl Repository {
     async fn compare_refs_of(&self, domain: DomainId, backup: BackupId) -> Result<Option<Difference>, Error> {
         let state = self.state(domain).await?;
         let named: HashSet<ChunkId> = self.chunks_of(&state, domain, backup).await?.into_iter().collect();
-        let mut reached = self.open_backup(domain, backup).await?.reached().await?;
+        let reached = self.open_backup(domain, backup).await?.reached().await?;
         let table = self.index_or_footers(domain, &state).await?;
-        let mut bases = Vec::new();
+        let mut bases = HashSet::new();
         for id in &reached {
             // What cannot be found is lost, whatever refs say; the rest of the check tells of it.
             let chain = table.known_chain(id)?.unwrap_or_default();
             bases.extend(chain.iter().filter_map(|location| location.base));
         }
-        reached.extend(bases);
+        // Bases may be others than the writer's, where another one stored the chunk too; prune and copies find them by the index.
         let missing = reached.difference(&named).count() as u64;
-        let idle = named.difference(&reached).count() as u64;
+        let idle = named.iter().filter(|id| !reached.contains(*id) && !bases.contains(*id)).count() as u64;
         Ok((missing + idle > 0).then_some(Difference { backup, missing, idle }))
     }
 }

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use holdfast_repository::{BackupRecord, ContentClass, Repository};
+use holdfast_repository::{BackupRecord, ContentClass, PruneOptions, Repository};
 
 use crate::memory::Memory;
-use crate::setting::{Appliance, Files, noise, read, run};
+use crate::setting::{Appliance, Files, damages, file, noise, read, record, run};
 
 const CHUNK: usize = 64 << 10;
 const CHUNKS: usize = 40;
@@ -103,6 +103,42 @@ fn a_parent_that_is_gone_or_damaged_costs_its_deltas_only() {
         appliance.repository.remove_backup(appliance.domain, parent.backup, 1).await.unwrap();
         let next = appliance.back_up_after(Some(&parent), &files).await.unwrap();
         assert!(appliance.holds(&next, &files).await.unwrap());
+    });
+}
+
+#[test]
+fn a_copy_brings_along_what_its_chunks_stand_on_at_the_source_whatever_its_refs_say() {
+    run(async {
+        let here = Appliance::new().await;
+        let mut files = pages();
+        let first = here.back_up(&files).await.unwrap();
+        change(&mut files, 1);
+        // Two writers side by side store the same chunks, one of them whole.
+        let whole = here.begin().await.unwrap();
+        for (path, (class, bytes)) in &files {
+            let mut entry = whole.begin_entry(file(path), *class).await.unwrap();
+            entry.write(bytes).await.unwrap();
+            entry.finish().await.unwrap();
+        }
+        let deltas = here.back_up_after(Some(&first), &files).await.unwrap();
+        let vault = Appliance::at(Memory::new(), here.keyring.clone()).await.unwrap();
+        let copy = async |from: &Appliance, to: &Appliance, record: &BackupRecord| {
+            to.repository.copy_backup(&from.repository, from.domain, record.backup, &|_, _| {}).await.unwrap();
+        };
+        copy(&here, &vault, &deltas).await;
+        let whole = whole.commit(record("whole"), "{}".into()).await.unwrap();
+        // There its chunks are deltas, of which its refs know nothing.
+        copy(&here, &vault, &whole).await;
+        assert_eq!(damages(&vault.repository, vault.domain).await, []);
+        vault.repository.remove_backup(vault.domain, deltas.backup, 1).await.unwrap();
+        vault.repository.prune(vault.domain, PruneOptions::default(), &|_, _, _| {}).await.unwrap();
+        let third = Appliance::at(Memory::new(), here.keyring.clone()).await.unwrap();
+        copy(&vault, &third, &whole).await;
+        for place in [&vault, &third] {
+            let again = place.restarted().await;
+            assert!(again.holds(&whole, &files).await.unwrap());
+            assert_eq!(damages(&again.repository, again.domain).await, []);
+        }
     });
 }
 
