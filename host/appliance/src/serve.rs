@@ -45,6 +45,7 @@ pub async fn serve(common: &Common, arguments: Arguments) -> Result<Exit, Failur
         primary_site: config.repository.site,
         workers: config.limits.workers,
         compression: config.compression.levels(),
+        scrub: config.scrub.days(),
         limits: config.limits.of_runs(),
         compiler: config.limits.compiler(),
     })

@@ -19,6 +19,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0003_findings.sql"),
     include_str!("../migrations/0004_holds.sql"),
     include_str!("../migrations/0005_policies.sql"),
+    include_str!("../migrations/0006_losses.sql"),
 ];
 
 /// Makes an empty file that only its owner can read, unless there is one; SQLite gives its companions the same permissions.

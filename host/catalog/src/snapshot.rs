@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::Fault;
 use crate::rows::{count, hex_values, put};
 use crate::{
-    BackupRow, Catalog, CopyRow, Error, InstanceRow, PluginRow, PolicyRow, TargetRow, TokenRow, backups, copies,
-    instances, meta, plugins, policies, targets, tokens,
+    BackupRow, Catalog, CopyRow, Error, InstanceRow, LossRow, PluginRow, PolicyRow, TargetRow, TokenRow, backups,
+    copies, instances, losses, meta, plugins, policies, targets, tokens,
 };
 
 /// The version of [`Snapshot`] that this program writes. Fields may be added under it; older programs ignore them.
@@ -41,6 +41,9 @@ pub struct Snapshot {
     /// All policies. Absent in what 0.1.0 wrote.
     #[serde(default)]
     pub policies: Vec<PolicyRow>,
+    /// What is known to be lost. Absent in what 0.1.0 wrote.
+    #[serde(default)]
+    pub losses: Vec<LossRow>,
 }
 
 impl Catalog {
@@ -64,6 +67,7 @@ impl Catalog {
                 tokens: tokens::every(db)?,
                 plugins: plugins::every(db)?,
                 policies: policies::every(db)?,
+                losses: losses::every(db)?,
             })
         })
         .await
@@ -101,7 +105,8 @@ fn fill(db: &Connection, snapshot: Snapshot) -> Result<(), Fault> {
     snapshot.copies.iter().try_for_each(|row| copies::store(db, row))?;
     snapshot.tokens.iter().try_for_each(|row| tokens::store(db, row))?;
     snapshot.plugins.iter().try_for_each(|row| plugins::store(db, row))?;
-    snapshot.policies.iter().try_for_each(|row| policies::store(db, row))
+    snapshot.policies.iter().try_for_each(|row| policies::store(db, row))?;
+    snapshot.losses.iter().try_for_each(|row| losses::store(db, row))
 }
 
 #[cfg(test)]
@@ -128,6 +133,9 @@ mod tests {
         catalog.insert_token("admin", [3; 32], 1_000).await.unwrap();
         catalog.insert_plugin(plugin("redis")).await.unwrap();
         catalog.insert_policy(policy("p1", "standard")).await.unwrap();
+        let (backup_uid, target_uid) = ("b1".to_owned(), "t1".to_owned());
+        let loss = LossRow { backup_uid, target_uid, total: 1, ranges: Vec::new(), found_ms: 8_000 };
+        catalog.set_losses("t1", vec![loss]).await.unwrap();
         catalog
     }
 
@@ -151,11 +159,12 @@ mod tests {
     #[tokio::test]
     async fn a_snapshot_from_before_plugins_and_policies_is_read() {
         let mut text = serde_json::to_value(lived_in().await.export(&[]).await.unwrap()).unwrap();
-        for later in ["plugins", "policies"] {
+        for later in ["plugins", "policies", "losses"] {
             text.as_object_mut().unwrap().remove(later).unwrap();
         }
         let snapshot: Snapshot = serde_json::from_value(text).unwrap();
-        assert_eq!((snapshot.plugins.len(), snapshot.policies.len(), snapshot.targets.len()), (0, 0, 2));
+        let later = (snapshot.plugins.len(), snapshot.policies.len(), snapshot.losses.len());
+        assert_eq!((later, snapshot.targets.len()), ((0, 0, 0), 2));
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use tokio::sync::OnceCell;
 
 use crate::data_dir::DataDir;
 use crate::jobs::Queue;
+use crate::jobs::scrub::ScrubDays;
 use crate::plugins::Plugins;
 use crate::unlock::{self, Unlocking};
 use crate::{Appliance, Error, ErrorKind, clock, rollback, targets, tokens};
@@ -37,6 +38,8 @@ pub struct Options {
     pub compiler: Compiler,
     /// How hard backups are compressed.
     pub compression: Compression,
+    /// In how many days every byte is read.
+    pub scrub: ScrubDays,
 }
 
 /// What all operations and jobs share.
@@ -49,6 +52,7 @@ pub(crate) struct State {
     keyring_change: tokio::sync::Mutex<()>,
     pub(crate) plugins: Plugins,
     pub(crate) compression: Compression,
+    pub(crate) scrub: ScrubDays,
     repositories: Mutex<HashMap<String, Arc<OnceCell<Repository>>>>,
     pub(crate) queue: Queue,
     /// Targets that somebody wants to be copied to outside of their window too, by uid.
@@ -116,6 +120,7 @@ pub(crate) async fn open(options: Options) -> Result<Arc<State>, Error> {
         keyring_change: tokio::sync::Mutex::new(()),
         plugins,
         compression: options.compression,
+        scrub: options.scrub,
         repositories: Mutex::default(),
         queue: Queue::new(options.workers),
         hurried: Mutex::default(),

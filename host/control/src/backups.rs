@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use holdfast_catalog::{
-    BackupRow, BackupState, CopyRow, CopyState, HoldRow, IdempotencyKey, InsertedBackup, InstanceRow, TargetRow,
+    BackupRow, BackupState, CopyRow, CopyState, HoldRow, IdempotencyKey, InsertedBackup, InstanceRow, LossRow,
+    TargetRow,
 };
 use holdfast_repository::{BackupId, BackupReader, DomainId, EntryKind, Hold, Repository};
 
@@ -64,8 +65,14 @@ impl Appliance {
         let targets = self.0.catalog.targets().await?;
         let instances = page.items.iter().map(|row| row.instance_uid.clone()).collect::<BTreeSet<_>>();
         let retained = policies::retained(&self.0, instances.into_iter().collect()).await?;
+        let losses = self.0.catalog.losses_of(&uids).await?;
         let view = |row: &BackupRow| {
-            views::backup(row, copies.get(&row.uid).map_or(&[], Vec::as_slice), &targets, retained.get(&row.uid))
+            let copies = views::Copies {
+                copies: copies.get(&row.uid).map_or(&[], Vec::as_slice),
+                losses: losses.get(&row.uid).map_or(&[], Vec::as_slice),
+                targets: &targets,
+            };
+            views::backup(row, copies, retained.get(&row.uid))
         };
         Ok(Page { items: page.items.iter().map(view).collect(), next: page.next })
     }
@@ -212,7 +219,9 @@ impl Appliance {
     async fn view_backup(&self, row: BackupRow) -> Result<Backup, Error> {
         let copies = copies(&self.0, &row.uid).await?;
         let retained = policies::retained(&self.0, vec![row.instance_uid.clone()]).await?;
-        Ok(views::backup(&row, &copies, &self.0.catalog.targets().await?, retained.get(&row.uid)))
+        let (losses, targets) = (losses(&self.0, &row.uid).await?, self.0.catalog.targets().await?);
+        let copies = views::Copies { copies: &copies, losses: &losses, targets: &targets };
+        Ok(views::backup(&row, copies, retained.get(&row.uid)))
     }
 }
 
@@ -381,9 +390,45 @@ pub(crate) async fn holders(state: &State, uid: &str) -> Result<Vec<TargetRow>, 
     Ok(targets)
 }
 
+/// The same, those before the others at which nothing of it is known to be lost.
+async fn whole_first(state: &State, uid: &str) -> Result<Vec<TargetRow>, Error> {
+    let losses = losses(state, uid).await?;
+    let mut targets = holders(state, uid).await?;
+    targets.sort_by_key(|target| losses.iter().any(|loss| loss.target_uid == target.uid));
+    Ok(targets)
+}
+
 /// The copies of one backup.
 pub(crate) async fn copies(state: &State, uid: &str) -> Result<Vec<CopyRow>, Error> {
     Ok(state.catalog.copies_of(&[uid.to_owned()]).await?.remove(uid).unwrap_or_default())
+}
+
+/// What is known to be lost of one backup.
+async fn losses(state: &State, uid: &str) -> Result<Vec<LossRow>, Error> {
+    Ok(state.catalog.losses_of(&[uid.to_owned()]).await?.remove(uid).unwrap_or_default())
+}
+
+/// Refuses a backup of which something is lost at the target that is asked for, or at all of them.
+pub(crate) async fn must_be_whole(state: &State, row: &BackupRow, from: Option<&str>) -> Result<(), Error> {
+    let (copies, losses) = (copies(state, &row.uid).await?, losses(state, &row.uid).await?);
+    let targets = state.catalog.targets().await?;
+    let of = views::Copies { copies: &copies, losses: &losses, targets: &targets };
+    let (reason, hint) = views::LOST;
+    if of.are_all_damaged() {
+        return Err(Error::unprocessable(
+            "backup-damaged",
+            format!("{} cannot be restored: {reason}", row.full_name()),
+        )
+        .hint(format!("`holdfast backup show` lists what is lost. {hint}")));
+    }
+    let asked = targets.iter().find(|target| Some(target.name.as_str()) == from);
+    match asked.filter(|target| of.lost_at(target).is_some()) {
+        Some(target) => {
+            let message = format!("parts of {} are lost at {}", row.full_name(), target.name);
+            Err(Error::unprocessable("backup-damaged", message).hint("Leave --from out: another target has all of it."))
+        }
+        None => Ok(()),
+    }
 }
 
 /// As [`open_at`], without the target's row.
@@ -405,7 +450,7 @@ pub(crate) async fn open_at(
     let (domain, id) = ids(state, row)?;
     let candidates = match from {
         Some(name) => vec![targets::find(state, name).await?],
-        None => holders(state, &row.uid).await?,
+        None => whole_first(state, &row.uid).await?,
     };
     let mut failure = None;
     for target in candidates {

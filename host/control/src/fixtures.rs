@@ -41,6 +41,7 @@ impl Fixture {
             limits: Limits::default(),
             compiler: Compiler::Here,
             compression: Default::default(),
+            scrub: Default::default(),
         };
         self.state = Some(open(options).await.unwrap());
     }
@@ -144,7 +145,9 @@ impl Fixture {
         let state = self.state();
         let Some(row) = state.catalog.backup_by_uid(uid).await.unwrap() else { return Vec::new() };
         let copies = backups::copies(state, uid).await.unwrap();
-        let shown = crate::views::backup(&row, &copies, &state.catalog.targets().await.unwrap(), None);
+        let targets = state.catalog.targets().await.unwrap();
+        let copies = crate::views::Copies { copies: &copies, losses: &[], targets: &targets };
+        let shown = crate::views::backup(&row, copies, None);
         shown.status.sites.into_iter().map(|copy| (copy.target, copy.state)).collect()
     }
 }

@@ -39,6 +39,7 @@ pub use appliance::Options;
 pub use error::{Error, ErrorKind};
 pub use holdfast_repository::Compression;
 pub use holdfast_sandbox::{COMPONENT_BYTES_MAX, Compiler, CompilerLimits, Limits};
+pub use jobs::scrub::ScrubDays;
 pub use names::{InstanceName, nearest};
 pub use plugins::Installed;
 pub use recovery::{Compared, OfflineRestore, RecoverRequest, Recovered, recover, restore_offline};

@@ -238,6 +238,7 @@ fn empty() -> Snapshot {
         tokens: Vec::new(),
         plugins: Vec::new(),
         policies: Vec::new(),
+        losses: Vec::new(),
     }
 }
 
@@ -273,6 +274,7 @@ fn reborn(
     snapshot.backups.retain(|row| copied.contains(&row.uid));
     let kept: BTreeSet<_> = snapshot.backups.iter().map(|row| row.uid.clone()).collect();
     snapshot.copies.retain(|copy| kept.contains(&copy.backup_uid));
+    snapshot.losses.retain(|loss| loss.target_uid != primary);
     let row = snapshot.targets.iter().find(|row| row.uid == target).cloned();
     (snapshot, row)
 }

@@ -231,8 +231,36 @@ pub struct BackupStatus {
     pub expires_at: Option<String>,
     pub locked_until: Option<String>,
     pub sites: Vec<SiteCopy>,
+    /// What is known to be lost of it, by target. It is ready to use as long as one copy is whole.
+    #[serde(default)]
+    pub losses: Vec<BackupLosses>,
     /// The job that makes it, while it is Pending, or that made it.
     pub job: Option<String>,
+}
+
+/// What is known to be lost of a backup at one target.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupLosses {
+    pub target: String,
+    pub site: String,
+    /// How many ranges are lost.
+    pub total: u64,
+    /// The first 100.
+    pub ranges: Vec<BackupLoss>,
+    pub found_at: String,
+}
+
+/// Bytes of an entry that are lost.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupLoss {
+    /// None where the entries themselves are not known any more.
+    pub entry: Option<String>,
+    /// First byte.
+    pub from: u64,
+    /// Behind the last byte.
+    pub to: u64,
 }
 
 /// The newest proof.
@@ -291,7 +319,7 @@ pub struct CreateBackup {
 #[serde(rename_all = "camelCase")]
 pub struct Job {
     pub id: String,
-    /// `backup`, `restore`, `verify`, `replicate`, `export`, `check`, `prune`, `rewrap`, `shred`, `expire`.
+    /// `backup`, `restore`, `verify`, `replicate`, `export`, `check`, `prune`, `rewrap`, `shred`, `expire`, `scrub`.
     pub kind: String,
     /// `Queued`, `Running`, `Succeeded`, `Failed`, `Cancelled`.
     pub state: String,
@@ -375,6 +403,30 @@ pub struct TargetStatus {
     #[serde(default)]
     pub findings: Vec<TargetFinding>,
     pub last_error: Option<String>,
+    /// How far reading every byte there is.
+    #[serde(default)]
+    pub scrub: TargetScrub,
+}
+
+/// How far reading every byte at a target is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetScrub {
+    /// In how many days all of it is read; none where that is turned off.
+    pub every_days: Option<u64>,
+    /// When the pass began that is under way.
+    pub began_at: Option<String>,
+    /// What it has read.
+    pub bytes_read: u64,
+    /// When the last pass ended that read everything.
+    pub last_ended_at: Option<String>,
+    pub last_bytes_read: u64,
+    /// Packs that this pass and the last found damaged.
+    pub damaged: u64,
+    /// Objects that they healed, and damaged packs whose chunks were moved.
+    pub healed: u64,
+    /// Backups of which something is lost there.
+    pub backups_with_losses: u64,
 }
 
 /// One thing that was tried at a target.
@@ -833,9 +885,15 @@ pub struct CheckReport {
     pub bytes: u64,
     pub packs_read: u64,
     pub bytes_read: u64,
-    /// Objects put back from other targets.
+    /// Objects put back from other targets, or made again.
     pub healed_objects: u64,
     pub healed_bytes: u64,
+    /// Damaged packs that nobody relies on any more: what was intact of them, here or elsewhere, lies in new ones.
+    #[serde(default)]
+    pub mended_packs: u64,
+    /// Chunks that were moved into new packs for that.
+    #[serde(default)]
+    pub mended_chunks: u64,
     /// What is damaged still.
     pub damages_found: u64,
     /// The first 10,000.

@@ -15,6 +15,7 @@ impl Appliance {
         if let Some(target) = &request.from {
             targets::find(state, target).await?;
         }
+        backups::must_be_whole(state, &row, request.from.as_deref()).await?;
         Directories::check(&request.to_directory, &request.map, request.owner.as_deref())?;
         // What `latest` means is settled now and not when the job runs.
         request.backup = format!("{name}/{}", row.name);

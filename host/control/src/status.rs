@@ -113,6 +113,17 @@ impl Appliance {
                 Some(error) => note("target-failing", format!("the target {} fails: {error}", target.name), hint),
                 None => {}
             }
+            let damaged = state.catalog.backups_with_losses_at(&target.uid).await?;
+            if damaged > 0 {
+                note(
+                    "target-losses",
+                    format!("parts of {damaged} backups are lost at the target {}", target.name),
+                    format!(
+                        "`holdfast repository check --read-data --heal --target {}` brings back what is intact anywhere; `backup show` says what is lost.",
+                        target.name
+                    ),
+                );
+            }
         }
         problems.extend(state.plugins.problems());
         Ok(problems)

@@ -46,7 +46,8 @@ impl Appliance {
         let mut items = Vec::new();
         let counts = self.0.catalog.target_counts().await?;
         for row in self.0.catalog.targets().await? {
-            items.push(views::target(&row, counts.get(&row.uid).copied().unwrap_or_default()));
+            let scrub = jobs::scrub::status(&self.0, &row).await?;
+            items.push(views::target(&row, counts.get(&row.uid).copied().unwrap_or_default(), scrub));
         }
         Ok(Page { items, next: None })
     }
@@ -67,7 +68,7 @@ impl Appliance {
     }
 
     async fn view_target(&self, row: &TargetRow) -> Result<Target, Error> {
-        Ok(views::target(row, counts(&self.0, row).await?))
+        Ok(views::target(row, counts(&self.0, row).await?, jobs::scrub::status(&self.0, row).await?))
     }
 
     /// Two targets that stand and fall together cannot be two sites.

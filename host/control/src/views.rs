@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_catalog::{
-    BackupRow, BackupState, CopyRow, CopyState, HoldRow, InstanceRow, JobRow, JobState, TargetCounts, TargetRow,
+    BackupRow, BackupState, CopyRow, CopyState, HoldRow, InstanceRow, JobRow, JobState, LossRow, TargetCounts,
+    TargetRow,
 };
 use holdfast_repository::Verification;
 use holdfast_sandbox::Description;
@@ -11,8 +12,8 @@ use holdfast_sandbox::Description;
 use crate::plugins::Loaded;
 use crate::policies::Retained;
 use crate::resources::{
-    Backup, BackupHold, BackupStatus, Instance, InstanceStatus, Job, JobError, PluginInfo, Progress, SiteCopy, Source,
-    Target, TargetStatus, Verified,
+    Backup, BackupHold, BackupLoss, BackupLosses, BackupStatus, Instance, InstanceStatus, Job, JobError, PluginInfo,
+    Progress, SiteCopy, Source, Target, TargetScrub, TargetStatus, Verified,
 };
 use crate::{Error, clock, words};
 
@@ -100,12 +101,41 @@ fn protection(copies: &[CopyRow], targets: &[TargetRow]) -> &'static str {
     }
 }
 
-pub(crate) fn backup(
-    row: &BackupRow,
-    copies: &[CopyRow],
-    targets: &[TargetRow],
-    retained: Option<&Retained>,
-) -> Backup {
+/// A backup's copies, what is lost of them, and where they lie.
+#[derive(Clone, Copy)]
+pub(crate) struct Copies<'a> {
+    pub(crate) copies: &'a [CopyRow],
+    pub(crate) losses: &'a [LossRow],
+    pub(crate) targets: &'a [TargetRow],
+}
+
+impl Copies<'_> {
+    /// Whether every copy, of those that are durable, is known to have losses.
+    pub(crate) fn are_all_damaged(&self) -> bool {
+        let is_durable = |target: &&TargetRow| {
+            let mut copies = self.copies.iter();
+            copies.any(|copy| copy.target_uid == target.uid && copy.state == CopyState::Durable)
+        };
+        let mut holders = self.targets.iter().filter(is_durable).peekable();
+        holders.peek().is_some() && holders.all(|target| self.lost_at(target).is_some())
+    }
+
+    /// What is lost at a target.
+    pub(crate) fn lost_at(&self, target: &TargetRow) -> Option<&LossRow> {
+        self.losses.iter().find(|loss| loss.target_uid == target.uid)
+    }
+}
+
+/// Why a backup that succeeded is not ready to use, and what to do.
+pub(crate) const LOST: (&str, &str) = (
+    "parts of it are lost at every target that holds it",
+    "`holdfast repository check --read-data --heal --target T` brings back what is intact anywhere. What is lost for good is stored anew by the next backup that holds it.",
+);
+
+pub(crate) fn backup(row: &BackupRow, of: Copies<'_>, retained: Option<&Retained>) -> Backup {
+    let Copies { copies, targets, .. } = of;
+    let is_lost = row.state == BackupState::Succeeded && of.are_all_damaged();
+    let (lost_reason, lost_hint) = is_lost.then_some(LOST).unzip();
     let sites = targets.iter().map(|target| {
         let copy = copies.iter().find(|copy| copy.target_uid == target.uid);
         SiteCopy {
@@ -142,10 +172,10 @@ pub(crate) fn backup(
         status: BackupStatus {
             state: row.state.to_string(),
             phase: row.phase.clone(),
-            ready_to_use: row.state == BackupState::Succeeded,
+            ready_to_use: row.state == BackupState::Succeeded && !is_lost,
             retained_as: retained.map(|retained| retained.words.clone()).unwrap_or_default(),
-            reason: row.reason.clone(),
-            hint: row.hint.clone(),
+            reason: row.reason.clone().or(lost_reason.map(str::to_owned)),
+            hint: row.hint.clone().or(lost_hint.map(str::to_owned)),
             started_at: row.started_ms.map(clock::text),
             finished_at: row.finished_ms.map(clock::text),
             entries: row.entries,
@@ -157,6 +187,7 @@ pub(crate) fn backup(
             expires_at: retained.and_then(|retained| retained.expires_ms).map(clock::text),
             locked_until: retained.and_then(|retained| retained.locked_ms).map(clock::text),
             sites: sites.collect(),
+            losses: targets.iter().filter_map(|target| Some(losses(target, of.lost_at(target)?))).collect(),
             job: row.job_id.clone(),
         },
     }
@@ -174,6 +205,17 @@ fn copy_state(copy: Option<&CopyRow>) -> &'static str {
 /// Whether it means anything for how long a copy was not there.
 fn lags(row: &BackupRow, copy: Option<&CopyRow>) -> bool {
     row.state == BackupState::Succeeded && copy.is_none_or(|copy| copy.expired_ms.is_none())
+}
+
+fn losses(target: &TargetRow, lost: &LossRow) -> BackupLosses {
+    let ranges = lost.ranges.iter();
+    BackupLosses {
+        target: target.name.clone(),
+        site: target.site.clone(),
+        total: lost.total,
+        ranges: ranges.map(|range| BackupLoss { entry: range.entry.clone(), from: range.from, to: range.to }).collect(),
+        found_at: clock::text(lost.found_ms),
+    }
 }
 
 fn hold(hold: &HoldRow) -> BackupHold {
@@ -203,7 +245,7 @@ impl From<&Verification> for Verified {
     }
 }
 
-pub(crate) fn target(row: &TargetRow, counts: TargetCounts) -> Target {
+pub(crate) fn target(row: &TargetRow, counts: TargetCounts, scrub: TargetScrub) -> Target {
     Target {
         name: row.name.clone(),
         role: row.role.to_string(),
@@ -220,6 +262,7 @@ pub(crate) fn target(row: &TargetRow, counts: TargetCounts) -> Target {
             conditional_writes: row.conditional_writes,
             findings: serde_json::from_str(&row.findings).unwrap_or_default(),
             last_error: row.last_error.clone(),
+            scrub,
         },
     }
 }

@@ -38,6 +38,7 @@ mod rewrap;
 mod seal;
 mod shred;
 mod slots;
+mod stock;
 mod tree;
 mod writer;
 
@@ -53,7 +54,7 @@ pub use keyring::{
 pub use model::{
     BackupPlan, BackupRecord, Compression, ContentClass, Copied, Entry, EntryKind, HeadSeen, Hold, Stats, Verification,
 };
-pub use prune::{GRACE_MS, Kept, Progress, PruneOptions, Pruned, Tally, Why};
+pub use prune::{GRACE_MS, Kept, Mended, Progress, PruneOptions, Pruned, Tally, Why};
 pub use reader::{BackupReader, ContentReader, EntryReader, Opener, PartReader};
 pub use repository::Repository;
 pub use rewrap::Rewrapped;

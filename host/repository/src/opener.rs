@@ -91,6 +91,15 @@ impl ChunkOpener {
             .collect()
     }
 
+    /// Whether sealed bytes are those of a chunk, as somebody sealed it: the hash of what it is a delta to, if it is one.
+    pub(crate) fn authenticate(&mut self, hash: &ChunkHash, sealed: &[u8]) -> Result<Option<ChunkHash>, ChunkError> {
+        if self.links.is_empty() {
+            self.links.push(Link::default());
+        }
+        self.links[0].decrypt(hash, sealed)?;
+        self.links[0].base()
+    }
+
     /// Decrypts all bodies of a chain: each tells the hash of the next. The hashes, in the order of the chain.
     fn decrypt(&mut self, hash: &ChunkHash, chain: &[impl AsRef<[u8]>]) -> Result<Vec<ChunkHash>, ChunkError> {
         if self.links.len() < chain.len() {

@@ -9,12 +9,14 @@ use crate::chunk::ChunkId;
 use crate::envelope::seal_envelope;
 use crate::format::head::{DELTAS, Object};
 use crate::format::index::{Index, IndexClear, NO_BASE, Record};
+use crate::format::manifest::BackupClear;
+use crate::format::refs::Refs;
 use crate::format::{Kind, path};
 use crate::index::Location;
 use crate::pack::{Base, Pack, PackBuilder};
 use crate::repository::Repository;
 use crate::seal::Secret;
-use crate::{Digest, DomainId, Error};
+use crate::{BackupId, Digest, DomainId, Error};
 
 /// Records in one index: 6 MiB.
 const INDEX_RECORDS: usize = 131_072;
@@ -96,12 +98,17 @@ impl<'a> Repacker<'a> {
         Ok(())
     }
 
-    async fn add(&mut self, id: ChunkId, sealed: &[u8], base: Option<Base>) -> Result<(), Error> {
+    pub(crate) async fn add(&mut self, id: ChunkId, sealed: &[u8], base: Option<Base>) -> Result<(), Error> {
         if let Some(full) = self.filling.take_if(|pack| !pack.has_room(sealed.len())) {
             self.put(full).await?;
         }
         self.filling.get_or_insert_with(|| PackBuilder::new(Vec::new())).push(id, sealed, base);
         Ok(())
+    }
+
+    /// Has the indexes tell of a pack that is here already, as its footer does.
+    pub(crate) fn tell_of(&mut self, Index { packs, records, bases, .. }: Index) {
+        self.packed.extend(packs.first().map(|digest| Packed { digest: *digest, records, bases }));
     }
 
     async fn put(&mut self, full: PackBuilder) -> Result<(), Error> {
@@ -173,6 +180,28 @@ impl Repository {
         let object = (path::index(domain, digest), bytes.len() as u64, digest);
         self.inner.place.put(&object.0, bytes).await?;
         Ok(object)
+    }
+
+    /// Stores the refs of a backup: what it added and what it found known.
+    pub(crate) async fn put_refs(
+        &self,
+        domain: DomainId,
+        backup: BackupId,
+        added: Vec<ChunkId>,
+        adopted: Vec<ChunkId>,
+    ) -> Result<Vec<Object>, Error> {
+        let keyring = self.inner.keyring.current();
+        let keys = keyring.domain(domain)?;
+        let clear = BackupClear { domain, backup, extra: Default::default() };
+        let mut objects = Vec::new();
+        for (part, refs) in (0..).zip(Refs::parts(added, adopted)) {
+            let (path, plaintext) = (path::refs(domain, backup, part), refs.encode());
+            let seal = Some((keys.index_key(), &plaintext[..]));
+            let bytes = seal_envelope(Kind::Refs, &path, &clear, seal, &*keyring);
+            objects.push((path.clone(), bytes.len() as u64, Digest::of(&bytes)));
+            self.inner.place.put(&path, bytes).await?;
+        }
+        Ok(objects)
     }
 
     /// Where the chunks are now that a backup adopted, by the refs among its `own` objects; none if one is in no pack that will stay.

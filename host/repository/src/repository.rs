@@ -163,7 +163,7 @@ impl Repository {
         }
     }
 
-    async fn must_be_here(&self) -> Result<(), Error> {
+    pub(crate) async fn must_be_here(&self) -> Result<(), Error> {
         match self.found_here().await? {
             Some(_) => Ok(()),
             None => Err(Error::NoRepository { location: self.location() }),
@@ -252,7 +252,7 @@ impl Repository {
         for domain in self.inner.keyring.current().domains() {
             let state = self.state(domain).await?;
             let Some(tip) = state.tip else { continue };
-            self.inner.place.committed(&path::head(domain, tip.sequence), tip.digest).await?;
+            self.must_hold_head(domain, tip.sequence, tip.digest).await?;
             let (sequence, digest, written_ms) = (tip.sequence, tip.digest, tip.written_ms);
             seen.push(HeadSeen { domain, sequence, digest, written_ms, epoch: state.epoch });
         }
@@ -262,9 +262,21 @@ impl Repository {
     /// Whether a domain's chain still holds a head that was seen before. Heads are never removed: without it an older state lies here, or
     /// another chain.
     pub async fn holds_head(&self, domain: DomainId, sequence: u64, digest: Digest) -> Result<bool, Error> {
-        let is_it = |bytes: &Bytes| Digest::of(bytes) == digest;
-        let found = self.inner.place.find_genuine(&path::head(domain, sequence), is_it).await?;
-        Ok(found.as_ref().is_some_and(is_it))
+        match self.must_hold_head(domain, sequence, digest).await {
+            Ok(()) => Ok(true),
+            Err(Error::Lost { .. } | Error::Exchanged { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Refuses where a head lies in neither of its two places as it was.
+    async fn must_hold_head(&self, domain: DomainId, sequence: u64, digest: Digest) -> Result<(), Error> {
+        match self.inner.place.committed(&path::head(domain, sequence), digest).await {
+            Err(error @ (Error::Lost { .. } | Error::Exchanged { .. })) => {
+                self.inner.place.committed(&path::twin(domain, sequence), digest).await.map(drop).map_err(|_| error)
+            }
+            head => head.map(drop),
+        }
     }
 
     /// Totals of all organizations' domains.

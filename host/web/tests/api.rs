@@ -44,6 +44,7 @@ impl Served {
             primary_site: None,
             workers: 1,
             compression: Default::default(),
+            scrub: Default::default(),
             limits: Limits::default(),
             compiler: Compiler::Here,
         };

@@ -1,11 +1,13 @@
-//! `repository check` finds what was damaged at a target, and says exactly what of which backup is lost.
+//! `repository check` finds what was damaged at a target, says exactly what of which backup is lost, and heals what is intact anywhere.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use holdfast_tests::content::Content;
 use holdfast_tests::{Failure, Result, ensure};
 use serde_json::Value;
 
+use crate::reader::files;
 use crate::setting::{INSTANCE, Setting};
 
 #[test]
@@ -49,6 +51,96 @@ fn a_check_names_what_is_damaged_and_what_is_lost() -> Result {
     fs::write(&pack, bad)?;
     check(&setting, &["--read-data", "--heal"], true)?;
     check(&setting, &["--read-data"], true).map(drop)
+}
+
+#[test]
+fn damage_at_both_sites_is_healed_from_each_other() -> Result {
+    let setting = Setting::new("healing")?;
+    setting.protect()?;
+    setting.appliance.back_up(INSTANCE, "all")?;
+    let content = Content::of(&setting.cluster)?;
+    let [here, there] = twins(&setting)?;
+    flip(&here, 2)?;
+    flip(&there, 4)?;
+    let healed = check(&setting, &["--read-data", "--heal"], true)?;
+    ensure(healed["mendedPacks"] == 1 && healed["lossesFound"] == 0, || format!("not mended: {healed}"))?;
+    let healed = check(&setting, &["--read-data", "--heal", "--target", "vault"], true)?;
+    ensure(healed["mendedPacks"] == 1 && healed["lossesFound"] == 0, || format!("not mended: {healed}"))?;
+    ensure(shown(&setting)?["status"]["readyToUse"] == true, || "it is whole again".into())?;
+    for target in ["primary", "vault"] {
+        let to = setting.workdir.join(target);
+        setting.appliance.restore(&format!("{INSTANCE}/latest"), &to, &[], &["--wait", "--from", target])?.done()?;
+        setting.must_hold(&to, &content)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_lost_at_both_sites_is_said_by_the_backup_until_it_is_stored_anew() -> Result {
+    let setting = Setting::new("lost")?;
+    setting.protect()?;
+    let backup = setting.appliance.back_up(INSTANCE, "all")?;
+    let name = format!("{INSTANCE}/{}", backup["name"].as_str().unwrap_or_default());
+    let [here, there] = twins(&setting)?;
+    flip(&here, 2)?;
+    check(&setting, &["--read-data"], false)?;
+    let status = setting.appliance.json(["backup", "show", &name])?["status"].clone();
+    let is_known = status["losses"][0]["target"] == "primary" && status["losses"][0]["total"] == 1;
+    ensure(is_known && status["readyToUse"] == true, || format!("the other site has all of it: {status}"))?;
+    let to = setting.workdir.join("restored");
+    setting.appliance.restore(&name, &to, &[], &["--wait"])?.done()?;
+    setting
+        .appliance
+        .restore(&name, &setting.workdir.join("from"), &[], &["--from", "primary"])?
+        .refused(&["lost at"])?;
+
+    flip(&there, 2)?;
+    for target in ["vault", "primary"] {
+        let report = check(&setting, &["--read-data", "--heal", "--target", target], false)?;
+        ensure(report["lossesFound"] == 1 && report["mendedPacks"] == 1, || format!("more is lost: {report}"))?;
+    }
+    let status = setting.appliance.json(["backup", "show", &name])?["status"].clone();
+    let range = &status["losses"][1]["ranges"][0];
+    let length = range["to"].as_u64().zip(range["from"].as_u64()).map_or(0, |(to, from)| to - from);
+    ensure(status["readyToUse"] == false && status["reason"].is_string(), || {
+        format!("it claims to be whole: {status}")
+    })?;
+    ensure(range["entry"].is_string() && (1..=1 << 20).contains(&length), || format!("not the range: {status}"))?;
+    let table = setting.appliance.run(["backup", "show", &name])?.done()?;
+    ensure(table.stdout.contains("at vault") && table.stdout.contains("bytes"), || format!("not shown: {table}"))?;
+    let problems = setting.appliance.run(["status", "-o", "json"])?;
+    ensure(problems.stdout.contains("target-losses"), || format!("the status does not tell: {problems}"))?;
+    let refused = setting.appliance.restore(&name, &setting.workdir.join("lost"), &[], &["--wait"])?;
+    refused.refused(&["parts of it are lost at every target"])?;
+
+    // Nobody relies on what is lost: the next backup stores it anew, and then the former one is whole too.
+    setting.appliance.back_up(INSTANCE, "all")?;
+    check(&setting, &["--heal"], true)?;
+    check(&setting, &["--heal", "--target", "vault"], true)?;
+    let status = setting.appliance.json(["backup", "show", &name])?["status"].clone();
+    let is_whole = status["readyToUse"] == true && status["losses"].as_array().is_some_and(Vec::is_empty);
+    ensure(is_whole, || format!("it is whole again: {status}"))
+}
+
+fn shown(setting: &Setting) -> Result<Value> {
+    setting.appliance.json(["backup", "show", &format!("{INSTANCE}/latest")])
+}
+
+/// The largest pack, as it lies at the primary and in the vault.
+fn twins(setting: &Setting) -> Result<[PathBuf; 2]> {
+    let here = largest_pack(&setting.appliance.data().join("repository"))?;
+    let digest = here.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let there = files(setting.s3.root())?.into_iter().find(|(name, _)| name.ends_with(&format!("/{digest}")));
+    let (_, there) = there.ok_or_else(|| Failure::new("the vault does not have the largest pack"))?;
+    Ok([here, there])
+}
+
+/// Changes one bit of a file, at this part of its length.
+fn flip(path: &Path, part: usize) -> Result {
+    let mut bytes = fs::read(path)?;
+    let position = bytes.len() / part;
+    bytes[position] ^= 1;
+    fs::write(path, bytes).map_err(Into::into)
 }
 
 fn check(setting: &Setting, arguments: &[&str], passes: bool) -> Result<Value> {

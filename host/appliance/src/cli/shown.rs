@@ -2,9 +2,9 @@
 
 use holdfast_control::Recovered;
 use holdfast_control::resources::{
-    Backup, BackupEntry, CheckReport, Instance, InstanceCheck, Job, LogLine, Member, PluginInfo, Policy, PolicyRules,
-    PreviewedBackup, Problem, PruneReport, Recipient, RecipientRemoved, RepositoryStats, RewrapReport, Rotation,
-    Source, Status, Target,
+    Backup, BackupEntry, BackupLoss, BackupLosses, CheckReport, Instance, InstanceCheck, Job, LogLine, Member,
+    PluginInfo, Policy, PolicyRules, PreviewedBackup, Problem, PruneReport, Recipient, RecipientRemoved,
+    RepositoryStats, RewrapReport, Rotation, Source, Status, Target, TargetScrub,
 };
 use serde::Serialize;
 
@@ -120,8 +120,33 @@ impl Shown for Backup {
             let trouble = copy.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
             ("copy", format!("{} at {} ({}){trouble}", copy.state, copy.site, copy.target))
         }));
+        let ready = if status.ready_to_use { "yes" } else { "NO" };
+        details.push(("ready to use", ready.to_owned()));
+        details.extend(status.losses.iter().flat_map(losses));
         details
     }
+}
+
+/// How far a scrub is, in words.
+fn scrub(scrub: &TargetScrub) -> String {
+    let Some(days) = scrub.every_days else { return "turned off".to_owned() };
+    let TargetScrub { damaged, healed, backups_with_losses, .. } = scrub;
+    let found = format!("{damaged} packs damaged, {healed} objects healed, {backups_with_losses} backups with losses");
+    format!("every {days} days; {} read in this pass; {found}", size(scrub.bytes_read))
+}
+
+/// What is lost of a backup at one target, a line each.
+fn losses(losses: &BackupLosses) -> Vec<(&'static str, String)> {
+    let line = |loss: &BackupLoss| {
+        let entry = loss.entry.as_deref().unwrap_or("its entries");
+        ("lost", format!("at {}: {entry}, bytes {} to {}", losses.target, loss.from, loss.to))
+    };
+    let mut lines: Vec<_> = losses.ranges.iter().map(line).collect();
+    let more = losses.total.saturating_sub(lines.len() as u64);
+    if more > 0 {
+        lines.push(("lost", format!("at {}: {more} more ranges", losses.target)));
+    }
+    lines
 }
 
 impl Shown for BackupEntry {
@@ -210,6 +235,8 @@ impl Shown for Target {
         let mut details: Vec<_> = Self::HEADINGS.iter().copied().zip(self.cells()).collect();
         details.extend([
             ("behind since", self.status.behind_since.as_deref().map(time).unwrap_or_default()),
+            ("all bytes read", self.status.scrub.last_ended_at.as_deref().map(time).unwrap_or_default()),
+            ("scrub", scrub(&self.status.scrub)),
             ("settings", pairs(&self.settings)),
         ]);
         details.extend(self.status.findings.iter().map(|finding| {

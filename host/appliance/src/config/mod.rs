@@ -3,6 +3,7 @@
 mod compression;
 mod keyring;
 mod limits;
+mod scrub;
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,6 +15,7 @@ use serde::Deserialize;
 pub use compression::Compression;
 pub use keyring::Keyring;
 pub use limits::Limits;
+pub use scrub::Scrub;
 
 use crate::cli::Failure;
 
@@ -31,6 +33,8 @@ pub struct Config {
     pub compression: Compression,
     /// Bounds of the appliance as a whole, and of every run of a plugin.
     pub limits: Limits,
+    /// How often every byte is read.
+    pub scrub: Scrub,
 }
 
 /// `[repository]`.
@@ -58,12 +62,13 @@ impl Default for Server {
 }
 
 /// Every key there is, by section.
-const KEYS: [(&str, &[&str]); 5] = [
+const KEYS: [(&str, &[&str]); 6] = [
     ("repository", &["url", "site"]),
     ("keyring", keyring::KEYS),
     ("server", &["listen"]),
     ("compression", compression::KEYS),
     ("limits", limits::KEYS),
+    ("scrub", scrub::KEYS),
 ];
 
 impl Config {

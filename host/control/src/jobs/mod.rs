@@ -6,6 +6,7 @@ pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod expire;
 pub(crate) mod export;
+mod look;
 pub(crate) mod prune;
 mod queue;
 mod recording;
@@ -14,6 +15,7 @@ mod reporter;
 pub(crate) mod restore;
 pub(crate) mod rewrap;
 mod scheduler;
+pub(crate) mod scrub;
 pub(crate) mod shred;
 pub(crate) mod verify;
 
@@ -53,10 +55,11 @@ pub(crate) enum JobKind {
     Rewrap,
     Shred,
     Expire,
+    Scrub,
 }
 
 impl JobKind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Backup,
         Self::Restore,
         Self::Verify,
@@ -67,6 +70,7 @@ impl JobKind {
         Self::Rewrap,
         Self::Shred,
         Self::Expire,
+        Self::Scrub,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -81,6 +85,7 @@ impl JobKind {
             Self::Rewrap => "rewrap",
             Self::Shred => "shred",
             Self::Expire => "expire",
+            Self::Scrub => "scrub",
         }
     }
 
@@ -93,14 +98,14 @@ impl JobKind {
     /// How often it is tried; 0 is for ever. A restore is watched by somebody: it is not repeated behind their back.
     fn max_attempts(self) -> u32 {
         match self {
-            Self::Backup | Self::Verify | Self::Check | Self::Prune | Self::Expire => 3,
+            Self::Backup | Self::Verify | Self::Check | Self::Prune | Self::Expire | Self::Scrub => 3,
             Self::Restore => 1,
             Self::Replicate | Self::Export | Self::Rewrap | Self::Shred => 0,
         }
     }
 
     /// What runs side by side: work, restores and both by strangers' plugins under a limit each, one replication (or rewrapping, or
-    /// shredding), one check and one prune a target, one export, one expiry. Whatever hangs in its lane holds up nobody in another: a restore waits for no
+    /// shredding), one check, one prune and one scrub a target, one export, one expiry. Whatever hangs in its lane holds up nobody in another: a restore waits for no
     /// backup, and our own plugins for no others.
     fn lane(self, subject: &str, author: Author) -> String {
         match self {
@@ -113,6 +118,7 @@ impl JobKind {
             Self::Export | Self::Expire => self.name().to_owned(),
             Self::Check => format!("check:{subject}"),
             Self::Prune => format!("prune:{subject}"),
+            Self::Scrub => format!("scrub:{subject}"),
         }
     }
 
@@ -183,6 +189,7 @@ fn run(kind: JobKind, context: &Context) -> BoxFuture<'_, Result<serde_json::Val
         JobKind::Check => check::run(context).map_err(Failed::from).boxed(),
         JobKind::Prune => prune::run(context).map_err(Failed::from).boxed(),
         JobKind::Rewrap => rewrap::run(context).map_err(Failed::for_ever).boxed(),
+        JobKind::Scrub => scrub::run(context).map_err(Failed::from).boxed(),
         JobKind::Shred => shred::run(context).map_err(Failed::for_ever).boxed(),
         JobKind::Expire => expire::run(context).map_err(Failed::from).boxed(),
     }

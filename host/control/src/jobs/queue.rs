@@ -155,8 +155,9 @@ async fn run_and_record(state: &Arc<State>, job: JobRow, cancel: CancellationTok
     let ended = CancellationToken::new();
     let pump = tokio::spawn(reporter.clone().pump(state.catalog.clone(), job.id.clone(), ended.clone()));
     let context = Context { state: state.clone(), job, cancel, reporter };
-    // Who prunes at once keeps all others away by itself.
-    let at_work = if kind == JobKind::Prune { None } else { Some(state.at_work.read().await) };
+    // Who prunes at once keeps all others away by itself; a scrub, which reads for hours, stands in nobody's way until it heals.
+    let is_apart = matches!(kind, JobKind::Prune | JobKind::Scrub);
+    let at_work = if is_apart { None } else { Some(state.at_work.read().await) };
     let outcome = AssertUnwindSafe(super::run(kind, &context)).catch_unwind().await.unwrap_or_else(|_| {
         let error = Error::new(ErrorKind::Internal, "panicked", "the job ran into a fault of the appliance");
         Err(Failed { error, retry: false })

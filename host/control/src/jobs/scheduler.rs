@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use holdfast_catalog::TargetRow;
 
-use super::{expire, prune};
+use super::{expire, prune, scrub};
 use crate::appliance::State;
 use crate::{Error, clock};
 
@@ -42,6 +42,11 @@ const PERIODIC: &[Periodic] = &[
     },
     // Also where no backup succeeds any more: changes of policies act, and what a target missed is made up for.
     Periodic { what: "expire", every_ms: DAY_MS, queue: Queueing::Once(|state| expire::soon(state).boxed()) },
+    Periodic {
+        what: "scrub",
+        every_ms: scrub::EVERY_MS,
+        queue: Queueing::EachTarget(|state, target| scrub::soon(state, target).boxed()),
+    },
 ];
 
 /// Longest pause between two looks: what came new meanwhile waits for no longer.

@@ -4,10 +4,13 @@
 //! of any size, and [`Repository::losses`] says which bytes of which entries cannot be read any more. [`Repository::heal`] alone writes. A target that does
 //! not answer is an error; an object that is gone, cut or changed is a finding.
 
+mod heads;
 mod heal;
 mod losses;
 mod packs;
 mod refs;
+mod remake;
+mod root;
 mod structure;
 
 pub use heal::Healed;
@@ -18,6 +21,9 @@ use std::borrow::Cow;
 use crate::format::path;
 use crate::repository::Repository;
 use crate::{BackupId, Digest, DomainId, Error};
+
+/// The code of a finding about a backup: chunks that it holds are in no pack that is present.
+const LOST_CHUNK: &str = "lost-chunk";
 
 /// An object that is not as its head named it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,13 +77,20 @@ pub struct PacksRead {
     pub next: Option<Digest>,
 }
 
+impl Damage {
+    /// What an error tells of an object.
+    fn of(domain: DomainId, path: &str, error: &Error) -> Self {
+        let pack = path::pack_digest(domain, path);
+        Self { path: path.to_owned(), code: error.code().into(), detail: error.to_string(), pack }
+    }
+}
+
 impl Repository {
     /// Sorts findings from outages: an error about one object at a place that answers is a finding.
     async fn finding(&self, domain: DomainId, path: &str, error: Error) -> Result<Damage, Error> {
         if !self.inner.place.is_damage(&error).await {
             return Err(error);
         }
-        let pack = path::pack_digest(domain, path);
-        Ok(Damage { path: path.to_owned(), code: error.code().into(), detail: error.to_string(), pack })
+        Ok(Damage::of(domain, path, &error))
     }
 }

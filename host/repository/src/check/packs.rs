@@ -52,6 +52,24 @@ impl Repository {
         Ok(read)
     }
 
+    /// Reads these packs once more; those that nobody relies on any more are none.
+    ///
+    /// Errors: a target that does not answer.
+    pub async fn read_again(&self, domain: DomainId, packs: &[Digest]) -> Result<Vec<Damage>, Error> {
+        let state = self.state(domain).await?;
+        let mut damages = Vec::new();
+        for pack in packs.iter().filter(|pack| state.is_live(pack)) {
+            damages.extend(self.read_pack(domain, *pack).await?);
+        }
+        Ok(damages)
+    }
+
+    /// Bytes of a domain's live packs.
+    pub async fn pack_bytes(&self, domain: DomainId) -> Result<u64, Error> {
+        let state = self.state(domain).await?;
+        Ok(state.live_packs().filter_map(|pack| state.pack_length(pack)).sum())
+    }
+
     async fn read_pack(&self, domain: DomainId, pack: Digest) -> Result<Option<Damage>, Error> {
         let path = path::pack(domain, pack);
         let read = match self.inner.place.find(&path).await {

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{Damage, Structure};
+use super::{Damage, LOST_CHUNK, Structure};
 use crate::envelope::Envelope;
 use crate::format::head::Object;
 use crate::format::index::{Index, IndexClear};
@@ -18,8 +18,8 @@ use crate::repository::Repository;
 use crate::{BackupId, DomainId, Error, Malformed};
 
 impl Repository {
-    /// Reads everything of a domain but its packs, and compares what lies there with what the heads say. The chain of heads itself
-    /// is checked whenever it is read. `progress` is told (done, total) objects.
+    /// Reads everything of a domain but its packs, and compares what lies there with what the heads say, which are read again too.
+    /// `progress` is told (done, total) objects.
     ///
     /// Errors: a broken chain of heads; a target that does not answer.
     pub async fn check_structure(
@@ -35,7 +35,7 @@ impl Repository {
             objects: objects.len() as u64,
             bytes: objects.iter().map(|(_, length, _)| length).sum(),
             backups: state.backups.len() as u64,
-            damages: Vec::new(),
+            damages: self.check_heads(domain, &state).await?,
         };
         let listed = self.listed_lengths(domain).await?;
         for (number, object) in objects.iter().enumerate() {
@@ -114,7 +114,7 @@ impl Repository {
         }
         Ok((lost > 0).then(|| Damage {
             path: path::manifest(domain, backup),
-            code: "lost-chunk".into(),
+            code: LOST_CHUNK.into(),
             detail: format!("{lost} of the {} chunks of backup {backup} are in no pack that is present", ids.len()),
             pack: None,
         }))

@@ -146,11 +146,21 @@ pub(crate) fn head(domain: DomainId, sequence: u64) -> String {
     format!("{}{sequence:016x}", heads(domain))
 }
 
-/// The sequence of a listed head; other names are nobody's.
+/// The folder of second copies of heads.
+pub(crate) fn twins(domain: DomainId) -> String {
+    format!("domains/{domain}/twins/")
+}
+
+/// Where the second copy of a head lies.
+pub(crate) fn twin(domain: DomainId, sequence: u64) -> String {
+    format!("{}{sequence:016x}", twins(domain))
+}
+
+/// The sequence of a listed head, or of the second copy of one; other names are nobody's.
 pub(crate) fn head_sequence(domain: DomainId, path: &str) -> Option<u64> {
-    let text = path.strip_prefix(&heads(domain))?;
+    let text = path.strip_prefix(&heads(domain)).or_else(|| path.strip_prefix(&twins(domain)))?;
     let sequence = u64::from_str_radix(text, 16).ok()?;
-    (head(domain, sequence) == path).then_some(sequence)
+    (format!("{sequence:016x}") == text).then_some(sequence)
 }
 
 #[cfg(test)]
@@ -166,6 +176,8 @@ mod tests {
         assert_eq!(index_digest(domain, &pack(domain, digest)), None);
         assert_eq!(head(domain, 255), format!("domains/{}/heads/00000000000000ff", "ab".repeat(16)));
         assert_eq!(head_sequence(domain, &head(domain, u64::MAX)), Some(u64::MAX));
+        assert_eq!(head_sequence(domain, &twin(domain, 7)), Some(7));
+        assert_eq!(twin(domain, 7), format!("domains/{}/twins/0000000000000007", "ab".repeat(16)));
         assert_eq!(head_sequence(domain, &format!("{}+0000000000000ff", heads(domain))), None);
         assert_eq!(keys(domain, backup, 3), format!("domains/{}/backups/{}/keys.3", "ab".repeat(16), "cd".repeat(16)));
         assert_eq!(backup_object(domain, &manifest(domain, backup)), Some((backup, "manifest")));

@@ -34,7 +34,7 @@ pub(crate) async fn read_on(
         && let Some(newest) = newest(place, keyring, domain).await?
     {
         for (sequence, head) in read_back(place, keyring, domain, newest).await? {
-            follow(keyring, domain, state, sequence, head)?;
+            follow_either(place, keyring, domain, state, sequence, Ok(head)).await?;
         }
     }
     // The listing may lag behind, and others may have committed since.
@@ -42,7 +42,10 @@ pub(crate) async fn read_on(
         let sequence = state.next_sequence();
         match find(place, keyring, domain, sequence).await? {
             Some(bytes) if is_strange(place, keyring, domain, sequence, &bytes).await? => return Ok(()),
-            Some(bytes) => follow(keyring, domain, state, sequence, parse(domain, sequence, bytes)?)?,
+            Some(bytes) => {
+                let head = parse(domain, sequence, bytes);
+                follow_either(place, keyring, domain, state, sequence, head).await?;
+            }
             None => return Ok(()),
         }
     }
@@ -51,7 +54,8 @@ pub(crate) async fn read_on(
 /// Where the chain ends, by the listing. Of a place that keeps versions only what we signed counts: there a stranger's object can
 /// stand in the way of nothing, for it can be written over and loses nothing.
 async fn newest(place: &Place, keyring: &Keyring, domain: DomainId) -> Result<Option<u64>, Error> {
-    let paths = place.paths_ever(&path::heads(domain)).await?;
+    let mut paths = place.paths_ever(&path::heads(domain)).await?;
+    paths.extend(place.paths_ever(&path::twins(domain)).await?);
     let mut sequences: Vec<u64> = paths.iter().filter_map(|path| path::head_sequence(domain, path)).collect();
     sequences.sort_unstable();
     if !place.keeps_versions().await? {
@@ -74,6 +78,16 @@ async fn find(place: &Place, keyring: &Keyring, domain: DomainId, sequence: u64)
         return place.find(&path).await;
     }
     place.find_genuine(&path, |bytes| is_signed(keyring, domain, sequence, bytes)).await
+}
+
+/// The second copy of a head, if it is sound.
+async fn find_twin(place: &Place, keyring: &Keyring, domain: DomainId, sequence: u64) -> Result<Option<Bytes>, Error> {
+    let is_ours = |bytes: &Bytes| is_signed(keyring, domain, sequence, bytes);
+    let twin = place.find_genuine(&path::twin(domain, sequence), is_ours).await?.filter(is_ours);
+    if twin.is_some() {
+        tracing::warn!(%domain, sequence, location = %place.location(), "a head is damaged or gone: its second copy was read");
+    }
+    Ok(twin)
 }
 
 /// Whether an object under a head's name is none of ours, at a place where that does no harm. Elsewhere it is damage.
@@ -116,15 +130,47 @@ async fn read_back(
     }
 }
 
+/// A head as it lies there, or its second copy where it is gone or no head at all.
 async fn fetch(
     place: &Place,
     keyring: &Keyring,
     domain: DomainId,
     sequence: u64,
 ) -> Result<(u64, Envelope<Head>), Error> {
-    match find(place, keyring, domain, sequence).await? {
-        Some(bytes) => Ok((sequence, parse(domain, sequence, bytes)?)),
-        None => Err(Error::ChainBroken { path: path::head(domain, sequence), reason: "it is missing" }),
+    let missing = || Error::ChainBroken { path: path::head(domain, sequence), reason: "it is missing" };
+    let head = match find(place, keyring, domain, sequence).await {
+        Ok(found) => found.ok_or_else(missing).and_then(|bytes| parse(domain, sequence, bytes)),
+        Err(Error::Storage(error)) if error.is_permanent() => Err(error.into()),
+        Err(error) => return Err(error),
+    };
+    // Of one that may be a checkpoint it is asked whether it is, before it is followed.
+    let may_end = sequence > 0 && sequence.is_multiple_of(CHECKPOINT_EVERY);
+    match head {
+        Ok(head) if !may_end || head.verify(keyring).is_ok() => Ok((sequence, head)),
+        head => match find_twin(place, keyring, domain, sequence).await? {
+            Some(twin) => Ok((sequence, parse(domain, sequence, twin)?)),
+            None => head.map(|head| (sequence, head)),
+        },
+    }
+}
+
+/// Follows what lies in a head's place, or its second copy where that is damaged.
+async fn follow_either(
+    place: &Place,
+    keyring: &Keyring,
+    domain: DomainId,
+    state: &mut Arc<DomainState>,
+    sequence: u64,
+    head: Result<Envelope<Head>, Error>,
+) -> Result<(), Error> {
+    let followed = match head {
+        Ok(head) => follow(keyring, domain, state, sequence, head),
+        Err(error) => Err(error),
+    };
+    let Err(error) = followed else { return Ok(()) };
+    match find_twin(place, keyring, domain, sequence).await? {
+        Some(twin) => follow(keyring, domain, state, sequence, parse(domain, sequence, twin)?).map_err(|_| error),
+        None => Err(error),
     }
 }
 

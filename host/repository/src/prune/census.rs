@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::Digest;
-use crate::chunk::ChunkId;
+use crate::chunk::{ChunkId, DEPTH_MAX};
 use crate::format::index::{Index, NO_BASE};
 use crate::heads::DomainState;
 use crate::index::Location;
@@ -24,6 +24,9 @@ pub(super) struct Census {
     copies: Vec<Copy>,
     /// Chunks that are needed and are nowhere.
     lost: BTreeSet<ChunkId>,
+    /// Packs that were found damaged, and whether what is in them is given up.
+    damaged: BTreeSet<Digest>,
+    is_given_up: bool,
 }
 
 /// One chunk in one pack.
@@ -54,6 +57,8 @@ enum Standing {
     /// Stored by this prune; no head may name it yet.
     Fresh,
     Present,
+    /// Present, and not as it was committed.
+    Damaged,
     Condemned,
     Absent,
 }
@@ -99,6 +104,8 @@ impl Census {
         for pack in &mut self.packs {
             pack.standing = match pack.standing {
                 Standing::Fresh => Standing::Fresh,
+                _ if self.is_given_up && self.damaged.contains(&pack.digest) => Standing::Absent,
+                _ if state.is_live(&pack.digest) && self.damaged.contains(&pack.digest) => Standing::Damaged,
                 _ if state.is_live(&pack.digest) => Standing::Present,
                 _ if state.is_condemned(&pack.digest) => Standing::Condemned,
                 _ => Standing::Absent,
@@ -134,14 +141,18 @@ impl Census {
 
     /// The copy that lives, else the one to live: in a pack that stays, of the least depth, in a fresh pack if there is one.
     fn best(&self, id: &ChunkId) -> Option<usize> {
-        let first = self.copies.partition_point(|copy| copy.id < *id);
-        let copies = self.copies[first..].iter().take_while(|copy| copy.id == *id).zip(first..);
-        let can_be_had = copies.filter(|(copy, _)| self.standing(copy) != Standing::Absent);
+        let can_be_had = self.copies_of(id).filter(|(copy, _)| self.standing(copy) != Standing::Absent);
         let rank = |copy: &Copy| {
             let standing = self.standing(copy);
             (!copy.lives, standing == Standing::Condemned, copy.depth, standing)
         };
         can_be_had.min_by_key(|(copy, _)| rank(copy)).map(|(_, number)| number)
+    }
+
+    /// All copies of a chunk, with their numbers.
+    fn copies_of(&self, id: &ChunkId) -> impl Iterator<Item = (&Copy, usize)> {
+        let first = self.copies.partition_point(|copy| copy.id < *id);
+        self.copies[first..].iter().take_while(move |copy| copy.id == *id).zip(first..)
     }
 
     fn standing(&self, copy: &Copy) -> Standing {
@@ -176,8 +187,48 @@ impl Census {
         self.packs.iter().filter(|pack| match pack.standing {
             Standing::Present => pack.live > 0 && pack.live * 2 <= pack.total,
             Standing::Condemned => pack.live > 0,
-            Standing::Fresh | Standing::Absent => false,
+            Standing::Fresh | Standing::Damaged | Standing::Absent => false,
         })
+    }
+
+    /// Takes these packs for damaged: of two copies of one depth the one elsewhere lives.
+    pub(super) fn distrust(&mut self, packs: BTreeSet<Digest>) {
+        self.damaged.extend(packs);
+    }
+
+    /// Damaged packs, and condemned ones in which something lives after all.
+    pub(super) fn unfit(&self) -> BTreeSet<Digest> {
+        let rescued = self.packs.iter().filter(|pack| pack.standing == Standing::Condemned && pack.live > 0);
+        self.damaged.iter().copied().chain(rescued.map(|pack| pack.digest)).collect()
+    }
+
+    /// From the next look at the heads on nothing can be had from these packs.
+    pub(super) fn give_up(&mut self, packs: &BTreeSet<Digest>) {
+        self.damaged.extend(packs);
+        self.is_given_up = true;
+    }
+
+    /// The least depth of a chunk's copies in packs that stay.
+    pub(super) fn depth(&self, id: &ChunkId) -> Option<u8> {
+        let sound = self.copies_of(id).filter(|(copy, _)| self.standing(copy) <= Standing::Present);
+        sound.map(|(copy, _)| copy.depth).min()
+    }
+
+    /// Living deltas that stand on any of these chunks, directly or on another such delta.
+    pub(super) fn standing_on(&self, bases: HashSet<ChunkId>) -> Vec<(ChunkId, Location)> {
+        let (mut found, mut next) = (Vec::new(), bases);
+        let stands = |copy: &&Copy, on: &HashSet<ChunkId>| {
+            copy.lives && self.bases.get(copy.base as usize).is_some_and(|base| on.contains(base))
+        };
+        for _ in 0..DEPTH_MAX {
+            let upon: Vec<&Copy> = self.copies.iter().filter(|copy| stands(copy, &next)).collect();
+            next = upon.iter().map(|copy| copy.id).collect();
+            found.extend(upon.into_iter().map(|copy| (copy.id, self.location(copy))));
+            if next.is_empty() {
+                break;
+            }
+        }
+        found
     }
 
     /// What lives in some packs.

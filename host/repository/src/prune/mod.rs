@@ -12,6 +12,7 @@
 mod census;
 mod delete;
 mod garbage;
+mod mend;
 mod work;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use std::collections::BTreeMap;
 use crate::heads::DomainState;
 use crate::repository::Repository;
 use crate::{DomainId, Error};
+pub use mend::Mended;
 use work::Work;
 
 /// How long something stays after it was condemned, or after it was stored without being named by a head: longer than any job may run.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::census::Census;
 use super::{Progress, PruneOptions, Pruned, Tally, Why};
+use crate::chunk::ChunkId;
 use crate::format::head::{Committed, Object};
 use crate::format::path;
 use crate::heads::{Change, DomainState};
@@ -35,6 +36,10 @@ pub(super) struct Work<'a> {
     pub(super) refused: BTreeMap<Digest, u64>,
     /// What is locked, and until when.
     pub(super) locked: BTreeMap<Digest, u64>,
+    /// Damaged packs are mended: a backup whose refs cannot be read is lost, and stands in nobody's way.
+    pub(super) is_mending: bool,
+    /// Feature bits that a reader of what this stores must know.
+    pub(super) incompatible: u64,
 }
 
 /// What a head is to condemn, and what follows from it.
@@ -68,6 +73,8 @@ impl<'a> Work<'a> {
             pruned: Pruned::default(),
             refused: BTreeMap::new(),
             locked: BTreeMap::new(),
+            is_mending: false,
+            incompatible: 0,
         }
     }
 
@@ -110,13 +117,20 @@ impl<'a> Work<'a> {
                 continue;
             }
             (self.progress)("marking", done, total);
-            for (path, digest) in self.repository.refs_of(&state, self.domain, *backup)? {
-                let refs = self.repository.read_refs(self.domain, *backup, &path, digest).await?;
-                refs.added.into_iter().chain(refs.adopted).for_each(|id| self.census.mark(id));
-            }
+            let ids = self.chunks_of(*backup).await?;
+            ids.into_iter().flatten().for_each(|id| self.census.mark(id));
             self.marked.insert(*backup);
         }
         Ok(())
+    }
+
+    /// The chunks that a backup holds; none where its refs cannot be read, and that is no reason to stop.
+    pub(super) async fn chunks_of(&self, backup: BackupId) -> Result<Option<Vec<ChunkId>>, Error> {
+        match self.repository.chunks_of(&self.state, self.domain, backup).await {
+            Ok(ids) => Ok(Some(ids)),
+            Err(error) if self.is_mending && self.repository.inner.place.is_damage(&error).await => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Looks in condemned packs for chunks that are in no other one. There are none unless somebody broke the rules, and before
@@ -219,7 +233,7 @@ impl<'a> Work<'a> {
     }
 
     /// Condemns packs whose chunks are in fresh ones now, as often as other writers' heads come between.
-    async fn settle(&mut self, packs: BTreeSet<Digest>, fresh: Fresh) -> Result<(), Error> {
+    pub(super) async fn settle(&mut self, packs: BTreeSet<Digest>, fresh: Fresh) -> Result<(), Error> {
         loop {
             self.follow().await?;
             self.census.move_on(&packs);
@@ -238,7 +252,7 @@ impl<'a> Work<'a> {
     async fn sentence(&self, packs: BTreeSet<Digest>) -> Result<Sentence, Error> {
         let state = &self.state;
         // Of what was found in condemned packs, no index that a backup names tells.
-        let is_rescue = packs.iter().any(|pack| state.is_condemned(pack));
+        let is_rescue = self.is_mending || packs.iter().any(|pack| state.is_condemned(pack));
         let mut touched = self.census.telling_of(&packs);
         let packs: BTreeSet<Digest> = packs.into_iter().filter(|pack| !state.is_condemned(pack)).collect();
         let mut tally = Tally::default();
@@ -263,10 +277,9 @@ impl<'a> Work<'a> {
                 continue;
             }
             let mut indexes = BTreeSet::new();
-            for id in self.repository.chunks_of(&self.state, self.domain, *backup).await? {
-                // What is lost is lost; check tells of it.
-                indexes.extend(self.census.index_of_living(&id));
-            }
+            let Some(ids) = self.chunks_of(*backup).await? else { continue };
+            // What is lost is lost; check tells of it.
+            indexes.extend(ids.iter().filter_map(|id| self.census.index_of_living(id)));
             committed.push((*backup, indexes.into_iter().collect(), live.keys));
         }
         Ok(committed)
@@ -279,6 +292,7 @@ impl<'a> Work<'a> {
             committed: sentence.committed,
             condemned: sentence.condemned.into_iter().map(|digest| (digest, self.now_ms)).collect(),
             dropped: sentence.dropped,
+            incompatible: self.incompatible,
             began_ms: Some(self.batch_began_ms),
             ..Change::default()
         };

@@ -7,20 +7,20 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::windows::Windows;
-use crate::chunk::{ChunkHash, ChunkKind, ChunkSecrets};
+use crate::chunk::{ChunkError, ChunkHash, ChunkId, ChunkKind, ChunkSecrets};
 use crate::format::path;
 use crate::index::{IndexTable, Location};
 use crate::opener::ChunkOpener;
 use crate::place::Place;
 use crate::pool::Pool;
 use crate::tree::{Node, Tree};
-use crate::{DomainId, Error};
+use crate::{Digest, DomainId, Error};
 
 /// Bytes of lists and table chunks that are kept.
 const CACHE_MAX: usize = 8 << 20;
 
 /// The chunks of one domain at one target.
-pub(super) struct Chunks {
+pub(crate) struct Chunks {
     place: Place,
     pool: Pool,
     domain: DomainId,
@@ -32,15 +32,15 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    pub(super) fn new(place: Place, pool: Pool, domain: DomainId, index: IndexTable, secrets: ChunkSecrets) -> Self {
+    pub(crate) fn new(place: Place, pool: Pool, domain: DomainId, index: IndexTable, secrets: ChunkSecrets) -> Self {
         Self { place, pool, domain, index, secrets, windows: Windows::default(), cache: Mutex::default() }
     }
 
-    pub(super) fn pool(&self) -> &Pool {
+    pub(crate) fn pool(&self) -> &Pool {
         &self.pool
     }
 
-    pub(super) fn place(&self) -> &Place {
+    pub(crate) fn place(&self) -> &Place {
         &self.place
     }
 
@@ -50,9 +50,41 @@ impl Chunks {
         self.windows.read(&self.place, &path, location.pack, range).await
     }
 
-    /// Where a chunk is, and each base that it takes to open it.
+    /// Where a chunk is, and each base that it takes to open it, if all of them are somewhere.
+    pub(crate) fn chain(&self, id: &ChunkId) -> Result<Option<Vec<Location>>, Error> {
+        self.index.known_chain(id)
+    }
+
+    /// The same of a chunk that must be there.
     pub(crate) fn locate(&self, hash: &ChunkHash) -> Result<Vec<Location>, Error> {
         self.index.find_chain(&hash.id())
+    }
+
+    /// Where a chunk is by itself.
+    pub(crate) fn find(&self, id: &ChunkId) -> Result<Option<Location>, Error> {
+        self.index.find(id)
+    }
+
+    /// The sealed bytes at a place, and the hash of what they are a delta to, if they are the chunk of this hash.
+    pub(crate) async fn authentic(
+        &self,
+        location: &Location,
+        hash: ChunkHash,
+    ) -> Result<(Bytes, Option<ChunkHash>), Error> {
+        let range = u64::from(location.offset)..u64::from(location.offset) + u64::from(location.length);
+        let sealed = self.sealed(location, range).await?;
+        let opened = self.pool.run(move |codec| (codec.opener.authenticate(&hash, &sealed), sealed)).await?;
+        let base = opened.0.map_err(Error::broken(&hash))?;
+        if base.map(|base| base.id()) == location.base {
+            Ok((opened.1, base))
+        } else {
+            Err(Error::broken(&hash)(ChunkError::Base))
+        }
+    }
+
+    /// A whole pack, as it was committed.
+    pub(crate) async fn pack(&self, pack: Digest) -> Result<Bytes, Error> {
+        self.place.committed(&path::pack(self.domain, pack), pack).await
     }
 
     /// Opens a chunk that is as long as `plaintext`, given its sealed bytes and those of its bases.
@@ -68,7 +100,7 @@ impl Chunks {
     }
 
     /// One list or table chunk, or a data chunk that is read for itself.
-    pub(super) async fn fetch(self: &std::sync::Arc<Self>, kind: ChunkKind, hash: ChunkHash) -> Result<Bytes, Error> {
+    pub(crate) async fn fetch(self: &std::sync::Arc<Self>, kind: ChunkKind, hash: ChunkHash) -> Result<Bytes, Error> {
         if let Some(kept) = self.kept(&hash) {
             return Ok(kept);
         }

@@ -16,11 +16,12 @@ mod windows;
 use std::sync::Arc;
 
 pub(crate) use bases::{Bases, Chain};
-use chunks::Chunks;
+pub(crate) use chunks::Chunks;
 pub use content::ContentReader;
 use digest::Hasher;
 pub use entry::EntryReader;
 pub use part::{Opener, PartReader};
+pub(crate) use reach::Reach;
 use table::Table;
 
 use crate::{Digest, Entry, Error};

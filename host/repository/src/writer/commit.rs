@@ -12,14 +12,12 @@ use super::BackupWriter;
 use super::packer::Packed;
 use super::pipeline::Settled;
 use super::table::{self, Table};
-use crate::chunk::ChunkId;
 use crate::envelope::seal_envelope;
 use crate::format::cbor::{self, Blob};
 use crate::format::directory::StoredRecord;
 use crate::format::head::{DELTAS, Object};
 use crate::format::index::{Index, IndexClear, NO_BASE, Record};
 use crate::format::manifest::{BackupClear, Manifest};
-use crate::format::refs::Refs;
 use crate::format::{Kind, path};
 use crate::heads::Change;
 use crate::keyring::Keyring;
@@ -77,7 +75,7 @@ impl BackupWriter {
         reliance.indexes.extend(self.put_indexes(&keyring, &mut written, &packed).await?);
         let indexes: Vec<_> = reliance.indexes.iter().copied().collect();
         let (added, adopted) = (held.added.into_iter().collect(), held.adopted.into_iter().collect());
-        self.put_refs(&keyring, &mut written, added, adopted).await?;
+        written.objects.extend(self.repository.put_refs(domain, self.plan.backup, added, adopted).await?);
         let mut slots = self.put_keys(FIRST_KEYS).await?;
         let record = self.complete(record, &table);
         self.put_manifest(&keyring, &mut written, &record, document, table, indexes).await?;
@@ -198,25 +196,6 @@ impl BackupWriter {
         let bytes = seal_envelope(Kind::Index, &path::indexes(domain), clear, seal, keyring);
         let path = path::index(domain, Digest::of(&bytes));
         written.put(path, bytes).await
-    }
-
-    async fn put_refs(
-        &self,
-        keyring: &Keyring,
-        written: &mut Written<'_>,
-        added: Vec<ChunkId>,
-        adopted: Vec<ChunkId>,
-    ) -> Result<(), Error> {
-        let (domain, backup) = (self.plan.domain, self.plan.backup);
-        let clear = BackupClear { domain, backup, extra: Default::default() };
-        for (part, refs) in (0..).zip(Refs::parts(added, adopted)) {
-            let (path, plaintext) = (path::refs(domain, backup, part), refs.encode());
-            let key = keyring.domain(domain)?;
-            let seal = Some((key.index_key(), &plaintext[..]));
-            let bytes = seal_envelope(Kind::Refs, &path, &clear, seal, keyring);
-            written.put(path, bytes).await?;
-        }
-        Ok(())
     }
 
     /// Writes a generation of slots by the keyring of now.

@@ -30,7 +30,7 @@ fn change(files: &mut Files, day: usize) {
 }
 
 /// Backups of so many days, each the parent of the next, with the files of each.
-async fn days(appliance: &Appliance, count: usize) -> Vec<(BackupRecord, Files)> {
+pub async fn days(appliance: &Appliance, count: usize) -> Vec<(BackupRecord, Files)> {
     let mut files = pages();
     let mut days = vec![(appliance.back_up(&files).await.unwrap(), files.clone())];
     for day in 1..count {

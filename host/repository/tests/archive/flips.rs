@@ -135,7 +135,7 @@ impl<'a> Process<'a> {
 
     async fn heal(&self, found: Vec<Damage>) -> Result<(), String> {
         let Appliance { repository, domain, storage, .. } = &self.appliance;
-        let healed = repository.heal(*domain, &self.vault.repository, found).await.unwrap();
+        let healed = repository.heal(*domain, std::slice::from_ref(&self.vault.repository), found).await.unwrap();
         let is_whole = *storage.objects.lock().unwrap() == *self.sound.here.storage.objects.lock().unwrap();
         if is_whole { Ok(()) } else { Err(format!("not healed, but {healed:?}")) }
     }

@@ -10,6 +10,7 @@ mod errors;
 mod faults;
 mod flips;
 mod golden;
+mod heal;
 mod index;
 mod keys;
 mod kills;

@@ -67,11 +67,12 @@ enum Operation {
         from: usize,
         which: Index,
     },
-    /// Damages an object that the other place has too, and heals it.
+    /// Damages an object that the other place has too, or whose chunks it has, and heals it.
     Heal {
         place: usize,
         which: Index,
-        is_gone: bool,
+        /// The byte that changes; none where the object is gone.
+        flipped: Option<Index>,
     },
     /// Opens a backup to be read later.
     Open {
@@ -107,8 +108,8 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
             .prop_map(|(place, writer, dry_run, now)| Operation::Prune { place, writer, dry_run, now }),
         2 => (place(), writer()).prop_map(|(place, writer)| Operation::CollectGarbage { place, writer }),
         5 => (place(), which()).prop_map(|(from, which)| Operation::Replicate { from, which }),
-        2 => (place(), which(), any::<bool>())
-            .prop_map(|(place, which, is_gone)| Operation::Heal { place, which, is_gone }),
+        3 => (place(), which(), any::<Option<Index>>())
+            .prop_map(|(place, which, flipped)| Operation::Heal { place, which, flipped }),
         2 => (place(), which()).prop_map(|(place, which)| Operation::Open { place, which }),
         2 => Just(Operation::Read),
         6 => prop_oneof![Just(1_u64), Just(20), Just(80), Just(168), Just(200)].prop_map(|hours| Operation::Wait { hours }),
@@ -209,7 +210,7 @@ impl World {
             }
             Operation::CollectGarbage { place, writer } => self.collect_garbage(place, writer).await,
             Operation::Replicate { from, which } => self.replicate(from, &which).await,
-            Operation::Heal { place, which, is_gone } => self.heal(place, &which, is_gone).await,
+            Operation::Heal { place, which, flipped } => self.heal(place, &which, flipped).await,
             Operation::Open { place, which } => self.open(place, &which).await,
             Operation::Read => self.read().await,
             Operation::Wait { hours } => self.places.iter().for_each(|place| place.storage.wait(hours * HOUR)),
@@ -381,35 +382,53 @@ impl World {
         }
     }
 
-    async fn heal(&mut self, place: usize, which: &Index, is_gone: bool) {
+    /// Objects of a place whose damage can be healed: those that the other place has too, and, where it holds the same contents, every pack and
+    /// index. What a running backup brings is in no head yet: nobody would notice.
+    fn can_be_healed(&self, place: usize) -> Vec<String> {
         let (at, other) = (&self.places[place], &self.places[1 - place]);
-        let twins: Vec<String> = {
-            let (here, there) = (at.storage.objects.lock().unwrap(), other.storage.objects.lock().unwrap());
-            let twins = here.iter().filter(|(path, bytes)| there.get(*path) == Some(bytes));
-            let of_backups = twins.map(|(path, _)| path).filter(|path| path.starts_with("domains/"));
-            of_backups.cloned().collect()
-        };
-        if twins.is_empty() {
+        let (here, there) = (at.storage.objects.lock().unwrap(), other.storage.objects.lock().unwrap());
+        let is_held = |content: &Content| other.holds.values().any(|held| held == content);
+        let holds_all = at.holds.values().all(is_held) && (place == 1 || self.running.is_none());
+        let can_be = here.iter().filter(|(path, bytes)| {
+            let is_stored = path.contains("/packs/") || path.contains("/indexes/");
+            path.starts_with("domains/") && (there.get(*path) == Some(bytes) || holds_all && is_stored)
+        });
+        can_be.map(|(path, _)| path.clone()).collect()
+    }
+
+    async fn heal(&mut self, place: usize, which: &Index, flipped: Option<Index>) {
+        let paths = self.can_be_healed(place);
+        if paths.is_empty() {
             return;
         }
-        let path = &twins[which.index(twins.len())];
-        if is_gone {
-            at.storage.objects.lock().unwrap().remove(path);
-        } else {
-            at.storage.change(path, |bytes| bytes[9] ^= 1);
+        let path = &paths[which.index(paths.len())];
+        let (at, other) = (&self.places[place], &self.places[1 - place]);
+        let whole = at.storage.objects.lock().unwrap()[path].clone();
+        match flipped {
+            None => drop(at.storage.objects.lock().unwrap().remove(path)),
+            Some(flipped) => at.storage.change(path, |bytes| {
+                let position = flipped.index(bytes.len());
+                bytes[position] ^= 1;
+            }),
         }
-        let repository = &at.writers[0];
-        let mut damages = repository.check_structure(self.domain, &|_, _| {}).await.unwrap().damages;
-        damages.extend(repository.read_packs(self.domain, None, u64::MAX, None, &|_| {}).await.unwrap().damages);
-        damages.sort_unstable_by(|left, right| left.path.cmp(&right.path));
-        damages.dedup_by(|left, right| left.path == right.path);
-        repository.heal(self.domain, &other.writers[0], damages).await.unwrap();
+        // A reader that was opened before looks for everything where it was.
+        self.opened.take_if(|opened| opened.place == place);
+        let repository = at.writers[0].clone();
+        let damages = async || {
+            let mut damages = repository.check_structure(self.domain, &|_, _| {}).await.unwrap().damages;
+            damages.extend(repository.read_packs(self.domain, None, u64::MAX, None, &|_| {}).await.unwrap().damages);
+            damages.sort_unstable_by(|left, right| left.path.cmp(&right.path));
+            damages.dedup_by(|left, right| left.path == right.path);
+            damages
+        };
+        let sources = [other.writers[0].clone()];
+        repository.heal(self.domain, &sources, damages().await).await.unwrap();
+        assert_eq!(damages().await, [], "{path}");
         // What heads do not name, or condemned, is not healed, and may come back by a copy: then it must be whole.
-        if is_gone || at.storage.objects.lock().unwrap().get(path) == other.storage.objects.lock().unwrap().get(path) {
-            self.must_hold(place).await;
-        } else {
+        if at.storage.objects.lock().unwrap().get(path).is_some_and(|bytes| *bytes != whole) {
             at.storage.objects.lock().unwrap().remove(path);
         }
+        self.must_hold(place).await;
     }
 
     async fn open(&mut self, place: usize, which: &Index) {
