@@ -195,6 +195,38 @@ async fn a_target_is_added_listed_and_versioned() {
 }
 
 #[tokio::test]
+async fn a_policy_is_added_changed_and_removed_and_must_keep_something() {
+    let served = Served::start().await;
+    let mut client = served.local().await;
+    let nothing = json!({ "name": "standard", "rules": {} });
+    let (status, problem) = client.ask(Method::POST, "policies", &nothing).await;
+    assert_eq!((status, &problem["code"]), (StatusCode::BAD_REQUEST, &json!("bad-rule")));
+    let policy = json!({ "name": "standard", "scope": "acme", "targets": ["primary"], "rules": { "daily": 7 } });
+    let (status, made) = client.ask(Method::POST, "policies", &policy).await;
+    assert_eq!(
+        (status, &made["targets"], &made["rules"]["daily"]),
+        (StatusCode::CREATED, &json!(["primary"]), &json!(7))
+    );
+    assert!(made["actsAt"].is_string(), "it takes nothing for a day: {made}");
+    assert_eq!(client.ask(Method::POST, "policies", &policy).await.1["code"], "policy-exists");
+
+    let edit = json!({ "resourceVersion": made["resourceVersion"], "targets": [], "rules": { "last": 3 } });
+    let (status, edited) = client.ask(Method::PATCH, "policies/standard", &edit).await;
+    assert_eq!((status, &edited["targets"], &edited["rules"]["daily"]), (StatusCode::OK, &json!([]), &Value::Null));
+    assert_eq!((&edited["scope"], &edited["rules"]["last"]), (&json!("acme"), &json!(3)));
+    assert_eq!(client.ask(Method::PATCH, "policies/standard", &edit).await.1["code"], "changed-meanwhile");
+    assert_eq!(client.get("policies/standard").await.1, edited);
+    let ahead = client.get("retention?scope=acme&afterChanges=true").await;
+    assert_eq!(ahead, (StatusCode::OK, json!({ "items": [], "next": null })));
+
+    let response = client.send(Method::DELETE, "policies/standard", "").await;
+    assert_eq!(response.status(), StatusCode::NO_CONTENT);
+    assert_eq!(client.get("policies").await.1["items"], json!([]));
+    assert_eq!(client.get("policies/standard").await.1["code"], "policy-not-found");
+    served.stop().await;
+}
+
+#[tokio::test]
 async fn changes_are_told_and_a_listener_does_not_hold_up_the_end() {
     let served = Served::start().await;
     let mut listener = served.local().await;
