@@ -56,15 +56,7 @@ impl Catalog {
     /// What is known to be lost of these backups, by backup's uid.
     pub async fn losses_of(&self, backup_uids: &[String]) -> Result<BTreeMap<String, Vec<LossRow>>, Error> {
         let backup_uids = backup_uids.to_vec();
-        self.read("reading losses", move |db| {
-            let query = "SELECT * FROM losses WHERE backup_uid IN (SELECT value FROM json_each(?1)) ORDER BY backup_uid, target_uid";
-            let mut losses = BTreeMap::<_, Vec<_>>::new();
-            for row in all(db, query, params![json(&backup_uids)?], from_row)? {
-                losses.entry(row.backup_uid.clone()).or_default().push(row);
-            }
-            Ok(losses)
-        })
-        .await
+        self.read("reading losses", move |db| of(db, &backup_uids)).await
     }
 
     /// How many backups are known to have losses at a target.
@@ -76,6 +68,17 @@ impl Catalog {
         })
         .await
     }
+}
+
+/// By backup's uid.
+pub(crate) fn of(db: &Connection, backup_uids: &[String]) -> Result<BTreeMap<String, Vec<LossRow>>, Fault> {
+    let query =
+        "SELECT * FROM losses WHERE backup_uid IN (SELECT value FROM json_each(?1)) ORDER BY backup_uid, target_uid";
+    let mut losses = BTreeMap::<_, Vec<_>>::new();
+    for row in all(db, query, params![json(&backup_uids)?], from_row)? {
+        losses.entry(row.backup_uid.clone()).or_default().push(row);
+    }
+    Ok(losses)
 }
 
 /// All that is known to be lost.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Row, named_params, params};
 
 use crate::rows::{all, json, read_json, read_optional_json};
-use crate::{BackupState, Catalog, CopyRow, CopyState, Error, HoldRow, Scope, backups, copies};
+use crate::{BackupState, Catalog, CopyRow, CopyState, Error, HoldRow, Scope, backups, copies, losses};
 
 /// A backup that succeeded, as far as retention is concerned.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +36,8 @@ pub struct RetentionRow {
     pub keep_until_ms: Option<i64>,
     /// How it is at each target.
     pub copies: Vec<CopyRow>,
+    /// Targets at which something of it is known to be lost.
+    pub damaged_at: Vec<String>,
 }
 
 impl Catalog {
@@ -66,9 +68,11 @@ impl Catalog {
                 ORDER BY instance_uid, created_ms, uid";
             let mut rows = all(db, query, params![json(&instance_uids)?], from_row)?;
             let uids: Vec<_> = rows.iter().map(|row| row.uid.clone()).collect();
-            let mut copies = copies::of(db, &uids)?;
+            let (mut copies, mut losses) = (copies::of(db, &uids)?, losses::of(db, &uids)?);
             for row in &mut rows {
                 row.copies = copies.remove(&row.uid).unwrap_or_default();
+                let lost = losses.remove(&row.uid).unwrap_or_default();
+                row.damaged_at = lost.into_iter().map(|loss| loss.target_uid).collect();
             }
             Ok(rows)
         })
@@ -145,6 +149,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<RetentionRow> {
         holds: read_json(row, "holds")?,
         keep_until_ms: row.get("keep_until_ms")?,
         copies: Vec::new(),
+        damaged_at: Vec::new(),
     })
 }
 
@@ -152,7 +157,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<RetentionRow> {
 mod tests {
     use super::*;
     use crate::fixtures::{Fixture, target};
-    use crate::{BackupRow, TargetRole};
+    use crate::{BackupRow, LossRow, TargetRole};
 
     /// Two targets, and backups of one instance that are durable at both.
     async fn kept(uids: &[&str]) -> Fixture {
@@ -178,6 +183,9 @@ mod tests {
     async fn a_copy_that_expired_is_neither_counted_nor_missed_nor_made_again() {
         let catalog = kept(&["b1", "b2"]).await;
         catalog.copies_expired("b1", vec!["t2".to_owned()], 10_000).await.unwrap();
+        let [backup_uid, target_uid] = ["b2", "t1"].map(str::to_owned);
+        let lost = LossRow { backup_uid, target_uid, total: 1, ranges: Vec::new(), found_ms: 10_000 };
+        catalog.set_losses("t1", vec![lost]).await.unwrap();
         assert_eq!(catalog.backups_missing_at("t2", 9).await.unwrap(), []);
         let counts = catalog.target_counts().await.unwrap();
         assert_eq!((counts["t1"].durable, counts["t1"].behind), (2, 0));
@@ -190,6 +198,7 @@ mod tests {
         let rows = catalog.retention_rows(instances).await.unwrap();
         let found: Vec<_> = rows.iter().map(|row| (row.uid.as_str(), row.copies[1].expired_ms)).collect();
         assert_eq!(found, [("b1", Some(10_000)), ("b2", None)]);
+        assert_eq!((rows[0].damaged_at.as_slice(), rows[1].damaged_at.as_slice()), (&[][..], &["t1".to_owned()][..]));
         assert_eq!(catalog.instances_with_backups(Scope::from_path("acme/shop/other")).await.unwrap(), [""; 0]);
     }
 

@@ -92,7 +92,7 @@ impl Appliance {
         limit: u32,
     ) -> Result<Page<BackupEntry>, Error> {
         let row = find_usable(&self.0, name, backup).await?;
-        let (_, reader) = open(&self.0, &row, None).await?;
+        let (_, _, reader) = open_at(&self.0, &row, None).await?;
         let limit = ListQuery { limit: Some(limit), ..ListQuery::default() }.page_size()?;
         let entries = reader.entries(prefix, after, limit as usize).await?;
         let next = views::cursor(&entries, limit, |entry| entry.path.clone());
@@ -431,35 +431,15 @@ pub(crate) async fn must_be_whole(state: &State, row: &BackupRow, from: Option<&
     }
 }
 
-/// As [`open_at`], without the target's row.
-pub(crate) async fn open(
-    state: &State,
-    row: &BackupRow,
-    from: Option<&str>,
-) -> Result<(Repository, BackupReader), Error> {
-    let (_, repository, reader) = open_at(state, row, from).await?;
-    Ok((repository, reader))
-}
-
 /// Opens a backup from the named target, else from the first that has it and answers, the primary first.
 pub(crate) async fn open_at(
     state: &State,
     row: &BackupRow,
     from: Option<&str>,
 ) -> Result<(TargetRow, Repository, BackupReader), Error> {
-    let (domain, id) = ids(state, row)?;
-    let candidates = match from {
-        Some(name) => vec![targets::find(state, name).await?],
-        None => whole_first(state, &row.uid).await?,
-    };
     let mut failure = None;
-    for target in candidates {
-        let opened = async {
-            let repository = state.repository(&target).await?;
-            let reader = repository.open_backup(domain, id).await?;
-            Ok::<_, Error>((repository, reader))
-        };
-        match opened.await {
+    for target in sources(state, row, from).await? {
+        match open_there(state, row, &target).await {
             Ok((repository, reader)) => return Ok((target, repository, reader)),
             // The next target may have it; the last one's reason is told.
             Err(error) => {
@@ -468,8 +448,31 @@ pub(crate) async fn open_at(
             }
         }
     }
-    Err(failure.unwrap_or_else(|| {
-        Error::unprocessable("backup-nowhere", format!("no target holds the backup {}", row.name))
-            .hint("`holdfast backup show` lists its copies.")
-    }))
+    Err(failure.unwrap_or_else(|| nowhere(row)))
+}
+
+/// Where a backup may be read, in this order: at the named target, else wherever it is.
+pub(crate) async fn sources(state: &State, row: &BackupRow, from: Option<&str>) -> Result<Vec<TargetRow>, Error> {
+    match from {
+        Some(name) => Ok(vec![targets::find(state, name).await?]),
+        None => whole_first(state, &row.uid).await,
+    }
+}
+
+/// Opens a backup at one target.
+pub(crate) async fn open_there(
+    state: &State,
+    row: &BackupRow,
+    target: &TargetRow,
+) -> Result<(Repository, BackupReader), Error> {
+    let (domain, id) = ids(state, row)?;
+    let repository = state.repository(target).await?;
+    let reader = repository.open_backup(domain, id).await?;
+    Ok((repository, reader))
+}
+
+/// There is nothing to read a backup from.
+pub(crate) fn nowhere(row: &BackupRow) -> Error {
+    Error::unprocessable("backup-nowhere", format!("no target holds the backup {}", row.name))
+        .hint("`holdfast backup show` lists its copies.")
 }

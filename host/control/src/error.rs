@@ -85,6 +85,27 @@ impl Error {
         Self { kind, code: code.to_owned(), message, hint, source: Some(Box::new(source)) }
     }
 
+    /// Whether it tells of the target that was read, so that another one may do: what lies there is damaged, or it does not answer.
+    pub(crate) fn tells_of_the_source(&self) -> bool {
+        const CODES: [&str; 14] = [
+            "access-denied",
+            "bad-signature",
+            "broken-chain",
+            "broken-seal",
+            "credentials-refused",
+            "damaged-chunk",
+            "damaged-object",
+            "lost-chunk",
+            "lost-object",
+            "not-found",
+            "object-too-large",
+            "transfer-corrupt",
+            "wrong-digest",
+            "wrong-length",
+        ];
+        self.code.starts_with("storage-") || CODES.contains(&self.code.as_str())
+    }
+
     /// Whether the catalog could not take a change, and may take the same one later.
     pub(crate) fn is_of_busy_catalog(&self) -> bool {
         let source = self.source.as_ref().and_then(|source| source.downcast_ref::<holdfast_catalog::Error>());

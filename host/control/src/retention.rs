@@ -4,11 +4,12 @@
 //! against the clock: nothing goes because time passes while backups fail. What a change of policies would let go stays for a day.
 //!
 //! Invariants. What somebody holds, the last success, the last one that was verified, and the newest copy at each target never go; nor does
-//! anything that is not yet durable wherever policies want it. What no policy matches is kept for ever.
+//! anything that is not yet durable wherever policies want it. What no policy matches is kept for ever. A copy of which something is known to
+//! be lost counts as none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use holdfast_catalog::{CopyState, PolicyRow, PolicySpec, RetentionRow, RetentionRules};
+use holdfast_catalog::{CopyRow, CopyState, PolicyRow, PolicySpec, RetentionRow, RetentionRules};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -63,7 +64,7 @@ pub(crate) enum Fate {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict<'a> {
     pub(crate) place: &'a Place,
-    /// Whether it is durable there now.
+    /// Whether it is durable and whole there now.
     pub(crate) is_there: bool,
     pub(crate) fate: Fate,
 }
@@ -146,10 +147,14 @@ enum There {
 
 fn there(backup: &RetentionRow, place: &Place) -> There {
     match backup.copies.iter().find(|copy| copy.target_uid == place.uid) {
-        Some(copy) if copy.state == CopyState::Durable => There::Durable,
+        Some(copy) if is_whole(backup, copy) => There::Durable,
         Some(copy) if copy.expired_ms.is_some() => There::Gone,
         _ => There::Absent,
     }
+}
+
+fn is_whole(backup: &RetentionRow, copy: &CopyRow) -> bool {
+    copy.state == CopyState::Durable && !backup.damaged_at.contains(&copy.target_uid)
 }
 
 /// All backups of an instance at one place, and what policies wish of each.
@@ -288,9 +293,10 @@ fn matches(spec: &PolicySpec, backup: &RetentionRow) -> bool {
     in_scope && spec.labels.iter().all(|(key, value)| backup.labels.get(key) == Some(value))
 }
 
-/// A backup whose newest proof failed takes the place of no other.
+/// A backup whose newest proof failed, or of which something is lost wherever it is, takes the place of no other.
 fn is_doubtful(backup: &RetentionRow) -> bool {
-    proof(backup) == Some(false)
+    let is_lost = !backup.damaged_at.is_empty() && !backup.copies.iter().any(|copy| is_whole(backup, copy));
+    is_lost || proof(backup) == Some(false)
 }
 
 fn proof(backup: &RetentionRow) -> Option<bool> {

@@ -76,6 +76,27 @@ fn damage_at_both_sites_is_healed_from_each_other() -> Result {
 }
 
 #[test]
+fn a_restore_that_meets_damage_goes_on_from_the_other_site() -> Result {
+    let setting = Setting::new("fall-over")?;
+    setting.protect()?;
+    setting.appliance.back_up(INSTANCE, "all")?;
+    let content = Content::of(&setting.cluster)?;
+    let [here, _] = twins(&setting)?;
+    flip(&here, 2)?;
+    let name = format!("{INSTANCE}/latest");
+    let alone = setting.workdir.join("alone");
+    setting.appliance.restore(&name, &alone, &[], &["--wait", "--from", "primary"])?.refused(&["chunk"])?;
+    let to = setting.workdir.join("restored");
+    setting.appliance.restore(&name, &to, &[], &["--wait"])?.done()?;
+    setting.must_hold(&to, &content)?;
+    let jobs = setting.appliance.list(&["job", "list"])?;
+    let restored = jobs.iter().find(|job| job["kind"] == "restore" && job["state"] == "Succeeded");
+    let restored = restored.and_then(|job| job["id"].as_str()).unwrap_or_default();
+    let log = setting.appliance.run(["job", "log", restored])?.done()?;
+    ensure(log.stdout.contains("cannot be restored from primary"), || format!("nobody tells of the damage: {log}"))
+}
+
+#[test]
 fn what_is_lost_at_both_sites_is_said_by_the_backup_until_it_is_stored_anew() -> Result {
     let setting = Setting::new("lost")?;
     setting.protect()?;

@@ -133,7 +133,7 @@ async fn copy_recorded(
 /// Copies one backup from whichever target has it. Bytes moved.
 async fn copy(context: &Context, row: &BackupRow, target: &TargetRow, repository: &Repository) -> Result<u64, Error> {
     let state = &context.state;
-    let (source, _) = backups::open(state, row, None).await?;
+    let (_, source, _) = backups::open_at(state, row, None).await?;
     let (domain, id) = backups::ids(state, row)?;
     let reporter = Arc::clone(&context.reporter);
     let name = row.full_name();

@@ -1,9 +1,11 @@
-//! The restore job: opens the backup, lets its plugin write the directories, and leaves nothing half done.
+//! The restore job: opens the backup, lets its plugin write the directories, and leaves nothing half done. Where a target turns out to be
+//! damaged or goes away, it begins anew from the next one that has the backup.
 
 use std::sync::Arc;
 
-use holdfast_repository::BackupReader;
-use holdfast_sandbox::{Call, Grants, Limits, Plugin, Watch};
+use holdfast_catalog::BackupRow;
+use holdfast_repository::{BackupReader, Repository};
+use holdfast_sandbox::{Call, Events as _, Grants, Limits, Plugin, Watch};
 use serde::{Deserialize, Serialize};
 
 use super::Context;
@@ -32,10 +34,38 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
     let Payload { backup, request } = context.payload()?;
     let row = state.catalog.backup_by_uid(&backup).await?;
     let row = row.ok_or_else(|| Error::not_found("backup-not-found", "the backup was deleted meanwhile"))?;
-    let (repository, reader) = backups::open(state, &row, request.from.as_deref()).await?;
-    let plugin = state.plugins.for_backup(&row.engine, &repository, reader.component()).await?;
     let directories = Directories::check(&request.to_directory, &request.map, request.owner.as_deref())?;
-    write(&plugin, reader, &directories, state.plugins.limits(), context.watch()).await
+    let mut failure = None;
+    for target in backups::sources(state, &row, request.from.as_deref()).await? {
+        let restored = match backups::open_there(state, &row, &target).await {
+            Ok(opened) => match from_opened(context, &row, opened, &directories).await {
+                Err(error) if !error.tells_of_the_source() => return Err(error),
+                restored => restored,
+            },
+            Err(error) => Err(error),
+        };
+        match restored {
+            Ok(restored) => return Ok(restored),
+            // The next target may have it; the last one's reason is told.
+            Err(error) => {
+                let message = format!("{} cannot be restored from {}: {error}", row.full_name(), target.name);
+                context.reporter.log("warn", &message);
+                failure = Some(error);
+            }
+        }
+    }
+    Err(failure.unwrap_or_else(|| backups::nowhere(&row)))
+}
+
+async fn from_opened(
+    context: &Context,
+    row: &BackupRow,
+    (repository, reader): (Repository, BackupReader),
+    directories: &Directories,
+) -> Result<serde_json::Value, Error> {
+    let plugins = &context.state.plugins;
+    let plugin = plugins.for_backup(&row.engine, &repository, reader.component()).await?;
+    write(&plugin, reader, directories, plugins.limits(), context.watch()).await
 }
 
 /// Restores into checked directories; if that fails, they are emptied again.

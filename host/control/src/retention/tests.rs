@@ -36,7 +36,13 @@ fn backup(uid: &str, created_ms: i64, durable: &[&str]) -> RetentionRow {
         holds: Vec::new(),
         keep_until_ms: None,
         copies: durable.iter().map(|name| copy(uid, name, CopyState::Durable)).collect(),
+        damaged_at: Vec::new(),
     }
+}
+
+fn damaged(mut backup: RetentionRow, places: &[&str]) -> RetentionRow {
+    backup.damaged_at = places.iter().map(|name| format!("uid of {name}")).collect();
+    backup
 }
 
 fn copy(uid: &str, place: &str, state: CopyState) -> CopyRow {
@@ -167,6 +173,26 @@ fn a_target_keeps_what_policies_say_for_it_alone() {
         decisions[number].verdicts.iter().map(|verdict| matches!(verdict.fate, Fate::Delete(_))).collect()
     };
     assert_eq!([fates(0), fates(1), fates(3)], [vec![true, true], vec![true, false], vec![false, false]]);
+}
+
+#[test]
+fn a_copy_with_losses_counts_as_none() {
+    let both = |n: i64| backup(&format!("b{n}"), NOW_MS + n, &["primary", "vault"]);
+    let series = |damaged_at: &[&str]| [both(0), both(1), damaged(both(2), damaged_at)];
+    let places = places();
+    let goes = |series: &[RetentionRow]| -> Vec<Vec<bool>> {
+        let decisions = decide(series, &places[..2], &[policy("p", last(1))], NOW_MS);
+        let goes = |verdict: &Verdict<'_>| matches!(verdict.fate, Fate::Delete(_));
+        decisions.iter().map(|decision| decision.verdicts.iter().map(goes).collect()).collect()
+    };
+    let [all, none] = [vec![true, true], vec![false, false]];
+    assert_eq!(goes(&series(&[])), [all.clone(), all.clone(), none.clone()]);
+    assert_eq!(
+        goes(&series(&["primary"])),
+        [all.clone(), vec![false, true], none.clone()],
+        "the primary keeps a whole one"
+    );
+    assert_eq!(goes(&series(&["primary", "vault"])), [all, none.clone(), none]);
 }
 
 #[test]
