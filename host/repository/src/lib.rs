@@ -40,6 +40,7 @@ mod shred;
 mod slots;
 mod stock;
 mod tree;
+mod untold;
 mod writer;
 
 pub use check::{Damage, Difference, Healed, Loss, PacksRead, Structure};

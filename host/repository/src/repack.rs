@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::chunk::ChunkId;
 use crate::envelope::seal_envelope;
 use crate::format::head::{DELTAS, Object};
-use crate::format::index::{Index, IndexClear, NO_BASE, Record};
+use crate::format::index::{Index, IndexClear};
 use crate::format::manifest::BackupClear;
 use crate::format::refs::Refs;
 use crate::format::{Kind, path};
@@ -16,10 +16,8 @@ use crate::index::Location;
 use crate::pack::{Base, Pack, PackBuilder};
 use crate::repository::Repository;
 use crate::seal::Secret;
+use crate::untold::{Packed, Untold};
 use crate::{BackupId, Digest, DomainId, Error};
-
-/// Records in one index: 6 MiB.
-const INDEX_RECORDS: usize = 131_072;
 
 /// Fills new packs of one domain at one target.
 pub(crate) struct Repacker<'a> {
@@ -27,7 +25,9 @@ pub(crate) struct Repacker<'a> {
     domain: DomainId,
     index_key: Secret,
     filling: Option<PackBuilder>,
-    packed: Vec<Packed>,
+    untold: Untold,
+    /// Indexes that are to be stored.
+    full: Vec<Index>,
     objects: Vec<Object>,
 }
 
@@ -41,13 +41,6 @@ pub(crate) fn by_pack(chunks: &[Chunk]) -> BTreeMap<Digest, Vec<&Chunk>> {
         packs.entry(chunk.1.pack).or_default().push(chunk);
     }
     packs
-}
-
-/// A pack that is durable.
-struct Packed {
-    digest: Digest,
-    records: Vec<Record>,
-    bases: Vec<ChunkId>,
 }
 
 /// What a repacker stored; no head names it yet.
@@ -68,7 +61,15 @@ pub(crate) struct Reliance {
 impl<'a> Repacker<'a> {
     pub(crate) fn new(to: &'a Repository, domain: DomainId) -> Result<Self, Error> {
         let index_key = to.inner.keyring.current().domain(domain)?.index_key().clone();
-        Ok(Self { to, domain, index_key, filling: None, packed: Vec::new(), objects: Vec::new() })
+        Ok(Self {
+            to,
+            domain,
+            index_key,
+            filling: None,
+            untold: Untold::default(),
+            full: Vec::new(),
+            objects: Vec::new(),
+        })
     }
 
     /// Takes these chunks of `source`, each of whose packs is read once and compared with its digest.
@@ -108,7 +109,9 @@ impl<'a> Repacker<'a> {
 
     /// Has the indexes tell of a pack that is here already, as its footer does.
     pub(crate) fn tell_of(&mut self, Index { packs, records, bases, .. }: Index) {
-        self.packed.extend(packs.first().map(|digest| Packed { digest: *digest, records, bases }));
+        if let Some(digest) = packs.first().copied() {
+            self.full.extend(self.untold.add(Packed { digest, records, bases }));
+        }
     }
 
     async fn put(&mut self, full: PackBuilder) -> Result<(), Error> {
@@ -116,7 +119,7 @@ impl<'a> Repacker<'a> {
         let (path, length) = (path::pack(self.domain, digest), bytes.len() as u64);
         self.to.inner.place.put(&path, bytes).await?;
         self.objects.push((path, length, digest));
-        self.packed.push(Packed { digest, records, bases });
+        self.full.extend(self.untold.add(Packed { digest, records, bases }));
         Ok(())
     }
 
@@ -125,21 +128,13 @@ impl<'a> Repacker<'a> {
         if let Some(last) = self.filling.take().filter(|pack| !pack.is_empty()) {
             self.put(last).await?;
         }
-        let mut indexes = Vec::new();
-        let mut rest = &self.packed[..];
-        while !rest.is_empty() {
-            // A pack is told of by one index only.
-            let mut records = 0;
-            let whole = rest.iter().take_while(|pack| {
-                records += pack.records.len();
-                records <= INDEX_RECORDS
-            });
-            let (now, later) = rest.split_at(whole.count().max(1));
-            let index = Index { supersedes: supersedes.to_vec(), ..index_of(now) };
+        self.full.extend(self.untold.take());
+        let mut indexes = Vec::with_capacity(self.full.len());
+        for full in std::mem::take(&mut self.full) {
+            let index = Index { supersedes: supersedes.to_vec(), ..full };
             let object = self.to.put_index(self.domain, &index).await?;
             indexes.push((object.2, index));
             self.objects.push(object);
-            rest = later;
         }
         Ok(Fresh { objects: std::mem::take(&mut self.objects), indexes })
     }
@@ -151,20 +146,6 @@ impl<'a> Repacker<'a> {
         }
         Ok(())
     }
-}
-
-/// One index of these packs.
-fn index_of(packed: &[Packed]) -> Index {
-    let mut index = Index::default();
-    for (pack, number) in packed.iter().zip(0..) {
-        let first_base = index.bases.len() as u32;
-        let base = |base| if base == NO_BASE { NO_BASE } else { first_base + base };
-        index.records.extend(pack.records.iter().map(|it| Record { pack: number, base: base(it.base), ..*it }));
-        index.bases.extend(&pack.bases);
-        index.packs.push(pack.digest);
-    }
-    index.records.sort_unstable_by_key(|record| record.id);
-    index
 }
 
 impl Repository {
@@ -182,7 +163,7 @@ impl Repository {
         Ok(object)
     }
 
-    /// Stores the refs of a backup: what it added and what it found known.
+    /// Stores the refs of a backup: what it added and what it found known, both sorted.
     pub(crate) async fn put_refs(
         &self,
         domain: DomainId,

@@ -133,7 +133,9 @@ impl Repository {
             return Ok(false);
         }
         let began_ms = self.now_ms();
-        let objects = self.put_refs(domain, backup, Vec::new(), ids.into_iter().collect()).await?;
+        let mut adopted: Vec<ChunkId> = ids.into_iter().collect();
+        adopted.sort_unstable();
+        let objects = self.put_refs(domain, backup, Vec::new(), adopted).await?;
         self.commit(domain, |state| {
             if !state.backups.contains_key(&backup) {
                 return Ok(None);

@@ -5,8 +5,8 @@ use super::{Malformed, put_header, split_header, split_pieces};
 use crate::BackupId;
 use crate::chunk::ChunkId;
 
-/// Ids in one part: 8 MiB.
-pub(crate) const PART_IDS: usize = 262_144;
+/// Ids in one part: 2 MiB.
+pub(crate) const PART_IDS: usize = 65_536;
 
 structure! {
     /// What the sealed part begins with.
@@ -29,17 +29,12 @@ pub(crate) struct Refs {
 }
 
 impl Refs {
-    /// Cuts what a backup holds into parts; ids are sorted. There is always one part.
-    pub(crate) fn parts(mut added: Vec<ChunkId>, mut adopted: Vec<ChunkId>) -> Vec<Self> {
-        added.sort_unstable();
-        adopted.sort_unstable();
-        let mut parts: Vec<Self> =
-            added.chunks(PART_IDS).map(|ids| Self { added: ids.to_vec(), ..Self::default() }).collect();
-        parts.extend(adopted.chunks(PART_IDS).map(|ids| Self { adopted: ids.to_vec(), ..Self::default() }));
-        if parts.is_empty() {
-            parts.push(Self::default());
-        }
-        parts
+    /// Cuts what a backup holds, sorted, into parts, made as they are asked for. There is always one part.
+    pub(crate) fn parts(added: Vec<ChunkId>, adopted: Vec<ChunkId>) -> impl Iterator<Item = Self> {
+        let is_empty = added.is_empty() && adopted.is_empty();
+        let added = pieces(added).map(|added| Self { added, ..Self::default() });
+        let adopted = pieces(adopted).map(|adopted| Self { adopted, ..Self::default() });
+        is_empty.then(Self::default).into_iter().chain(added).chain(adopted)
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -70,6 +65,11 @@ impl Refs {
     }
 }
 
+/// The ids of each part.
+fn pieces(ids: Vec<ChunkId>) -> impl Iterator<Item = Vec<ChunkId>> {
+    (0..ids.len()).step_by(PART_IDS).map(move |first| ids[first..ids.len().min(first + PART_IDS)].to_vec())
+}
+
 fn split_ids(bytes: &[u8], count: u64) -> Result<(Vec<ChunkId>, &[u8]), Malformed> {
     let (ids, rest) = split_pieces::<32>(bytes, count)?;
     if ids.is_sorted_by(|left, right| left < right) {
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn refs_have_these_bytes() {
-        let refs = Refs::parts(vec![ChunkId([2; 32]), ChunkId([1; 32])], Vec::new());
+        let refs: Vec<Refs> = Refs::parts(vec![ChunkId([1; 32]), ChunkId([2; 32])], Vec::new()).collect();
         let expected = ["07000000a3020203000400", &"01".repeat(32), &"02".repeat(32)].concat();
         assert_eq!(hex::encode(refs[0].encode()), expected);
         assert_eq!(Refs::decode(&refs[0].encode()), Ok(refs[0].clone()));
@@ -109,7 +109,7 @@ mod tests {
         let ids: Vec<_> = (0..PART_IDS as u64 + 1)
             .map(|number| ChunkId([&number.to_be_bytes()[..], &[0; 24]].concat().try_into().unwrap()))
             .collect();
-        let parts = Refs::parts(ids.clone(), vec![ChunkId([0xff; 32])]);
+        let parts: Vec<Refs> = Refs::parts(ids.clone(), vec![ChunkId([0xff; 32])]).collect();
         assert_eq!(parts.len(), 3);
         assert_eq!(parts.iter().flat_map(|part| part.added.clone()).collect::<Vec<_>>(), ids);
     }

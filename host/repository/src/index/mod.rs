@@ -27,8 +27,8 @@ use crate::heads::DomainState;
 use crate::seal::Secret;
 use crate::{Digest, Error};
 
-/// Records that are young at most, but for those of one index: 5 MiB.
-const YOUNG_RECORDS: usize = 65_536;
+/// Records that are young at most, but for those of one index: 2.5 MiB.
+const YOUNG_RECORDS: usize = 32_768;
 /// Indexes that are young at most: as many are read again after a restart.
 const YOUNG_INDEXES: usize = 256;
 

@@ -17,7 +17,7 @@ use crate::tree::{Node, Tree};
 use crate::{Digest, DomainId, Error};
 
 /// Bytes of lists and table chunks that are kept.
-const CACHE_MAX: usize = 8 << 20;
+const CACHE_MAX: usize = 4 << 20;
 
 /// The chunks of one domain at one target.
 pub(crate) struct Chunks {

@@ -18,7 +18,7 @@ const WINDOW: u64 = 1 << 20;
 /// Ranges beyond this are worth a request of their own, in bytes.
 const SMALL: u64 = 256 << 10;
 /// Windows that are remembered; at most so many MiB are kept.
-const KEPT: usize = 16;
+const KEPT: usize = 8;
 
 type Cell = Arc<OnceCell<Bytes>>;
 

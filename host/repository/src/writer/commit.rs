@@ -9,14 +9,12 @@ use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use super::BackupWriter;
-use super::packer::Packed;
 use super::pipeline::Settled;
 use super::table::{self, Table};
 use crate::envelope::seal_envelope;
 use crate::format::cbor::{self, Blob};
 use crate::format::directory::StoredRecord;
 use crate::format::head::{DELTAS, Object};
-use crate::format::index::{Index, IndexClear, NO_BASE, Record};
 use crate::format::manifest::{BackupClear, Manifest};
 use crate::format::{Kind, path};
 use crate::heads::Change;
@@ -26,8 +24,6 @@ use crate::repository::Repository;
 use crate::slots::seal_keys;
 use crate::{BackupRecord, Digest, Error};
 
-/// Records in one index: 6 MiB.
-const INDEX_RECORDS: usize = 131_072;
 /// Generation of the keys that a new backup gets.
 const FIRST_KEYS: u64 = 1;
 
@@ -61,20 +57,19 @@ impl BackupWriter {
     pub async fn commit(self, record: BackupRecord, document: String) -> Result<BackupRecord, Error> {
         let entries = std::mem::take(&mut *self.entries.lock());
         let table = table::write(&self.pipeline, entries).await?;
-        let Settled { packed, held } = self.pipeline.settle().await?;
+        let Settled { durable, held } = self.pipeline.settle().await?;
         let keyring = self.repository.inner.keyring.current();
-        let mut written = Written { repository: &self.repository, objects: Vec::new() };
+        let mut written = Written { repository: &self.repository, objects: durable.objects };
 
         let component = self.put_component().await?;
         let domain = self.plan.domain;
-        written.objects.extend(packed.iter().map(|pack| (path::pack(domain, pack.digest), pack.length, pack.digest)));
         let mut reliance = Reliance { packs: held.relied_on, indexes: held.indexes, incompatible: held.incompatible };
-        if packed.iter().any(|pack| !pack.bases.is_empty()) {
+        if durable.has_deltas {
             reliance.incompatible |= DELTAS;
         }
-        reliance.indexes.extend(self.put_indexes(&keyring, &mut written, &packed).await?);
+        reliance.indexes.extend(durable.indexes);
         let indexes: Vec<_> = reliance.indexes.iter().copied().collect();
-        let (added, adopted) = (held.added.into_iter().collect(), held.adopted.into_iter().collect());
+        let (added, adopted) = (held.added.into_sorted(), held.adopted.into_sorted());
         written.objects.extend(self.repository.put_refs(domain, self.plan.backup, added, adopted).await?);
         let mut slots = self.put_keys(FIRST_KEYS).await?;
         let record = self.complete(record, &table);
@@ -159,45 +154,6 @@ impl BackupWriter {
         Ok(Some((path, length, digest)))
     }
 
-    async fn put_indexes(
-        &self,
-        keyring: &Keyring,
-        written: &mut Written<'_>,
-        packed: &[Packed],
-    ) -> Result<Vec<Digest>, Error> {
-        let mut digests = Vec::new();
-        let mut rest = packed;
-        while !rest.is_empty() {
-            // A pack is told of by one index only, so that a backup knows which indexes it needs.
-            let mut records = 0;
-            let whole = rest.iter().take_while(|pack| {
-                records += pack.records.len();
-                records <= INDEX_RECORDS
-            });
-            let (now, later) = rest.split_at(whole.count().max(1));
-            let plaintext = index_of(now).encode();
-            let clear = IndexClear { domain: self.plan.domain, extra: Default::default() };
-            digests.push(self.put_index(keyring, written, &clear, &plaintext).await?);
-            rest = later;
-        }
-        Ok(digests)
-    }
-
-    async fn put_index(
-        &self,
-        keyring: &Keyring,
-        written: &mut Written<'_>,
-        clear: &IndexClear,
-        plaintext: &[u8],
-    ) -> Result<Digest, Error> {
-        let domain = self.plan.domain;
-        let key = keyring.domain(domain)?;
-        let seal = Some((key.index_key(), plaintext));
-        let bytes = seal_envelope(Kind::Index, &path::indexes(domain), clear, seal, keyring);
-        let path = path::index(domain, Digest::of(&bytes));
-        written.put(path, bytes).await
-    }
-
     /// Writes a generation of slots by the keyring of now.
     async fn put_keys(&self, generation: u64) -> Result<Slots, Error> {
         let (domain, backup, keyring) = (self.plan.domain, self.plan.backup, self.repository.inner.keyring.current());
@@ -244,19 +200,4 @@ impl BackupWriter {
         let bytes = seal_envelope(Kind::Manifest, &path, &clear, Some((&self.data_key, &plaintext)), keyring);
         written.put(path, bytes).await.map(drop)
     }
-}
-
-/// One index of these packs.
-fn index_of(packed: &[Packed]) -> Index {
-    let mut index = Index { packs: packed.iter().map(|pack| pack.digest).collect(), ..Index::default() };
-    for (pack, number) in packed.iter().zip(0..) {
-        let first_base = index.bases.len() as u32;
-        index.bases.extend(&pack.bases);
-        index.records.extend(pack.records.iter().map(|record| {
-            let base = if record.base == NO_BASE { NO_BASE } else { first_base + record.base };
-            Record { pack: number, base, ..*record }
-        }));
-    }
-    index.records.sort_unstable_by_key(|record| record.id);
-    index
 }

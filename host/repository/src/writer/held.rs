@@ -1,7 +1,8 @@
 //! The chunks that a backup holds, and what it relies on for those that were known.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
+use super::id_set::IdSet;
 use crate::Digest;
 use crate::chunk::ChunkId;
 use crate::format::head::DELTAS;
@@ -11,9 +12,9 @@ use crate::index::Location;
 #[derive(Debug, Default)]
 pub(super) struct Held {
     /// Stored by this backup.
-    pub(super) added: HashSet<ChunkId>,
+    pub(super) added: IdSet,
     /// Found in the repository.
-    pub(super) adopted: HashSet<ChunkId>,
+    pub(super) adopted: IdSet,
     /// The indexes that tell where those are, and their packs.
     pub(super) indexes: BTreeSet<Digest>,
     pub(super) relied_on: BTreeSet<Digest>,
@@ -31,7 +32,9 @@ impl Held {
         let Some(chain) = known else { return self.added.insert(id) };
         if self.adopted.insert(id) {
             // What a known delta stands on is held as well.
-            self.adopted.extend(chain.iter().filter_map(|location| location.base));
+            for base in chain.iter().filter_map(|location| location.base) {
+                self.adopted.insert(base);
+            }
             self.indexes.extend(chain.iter().map(|location| location.index));
             self.relied_on.extend(chain.iter().map(|location| location.pack));
             if chain.len() > 1 {

@@ -7,6 +7,7 @@ mod commit;
 mod delta;
 mod entry;
 mod held;
+mod id_set;
 mod packer;
 mod pipeline;
 mod pressure;

@@ -2,27 +2,15 @@
 
 use bytes::Bytes;
 
-use crate::Digest;
 use crate::chunk::ChunkId;
-use crate::format::index::Record;
 use crate::pack::{Base, PackBuilder};
 
-/// The pack that is being filled, and what the full ones hold.
+/// The pack that is being filled.
 #[derive(Debug, Default)]
 pub(super) struct Packer {
     current: Option<PackBuilder>,
     /// Memory of packs that are durable, for the next ones.
     spares: Vec<Vec<u8>>,
-    pub(super) packed: Vec<Packed>,
-}
-
-/// A pack that was completed.
-#[derive(Debug)]
-pub(super) struct Packed {
-    pub(super) digest: Digest,
-    pub(super) length: u64,
-    pub(super) records: Vec<Record>,
-    pub(super) bases: Vec<ChunkId>,
 }
 
 impl Packer {

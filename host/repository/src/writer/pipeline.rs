@@ -5,6 +5,7 @@
 //! their buffers are used again and again. Whoever brings chunks waits; workers never do. The first failure is kept: after
 //! it nothing is accepted any more, and the backup can never commit.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,20 +15,21 @@ use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore, oneshot
 
 use super::delta::{Ancestor, Changed, Origin, choose};
 use super::held::Held;
-use super::packer::{Packed, Packer};
+use super::packer::Packer;
 use super::pressure::Pressure;
 use crate::chunk::{ChunkCodec, ChunkHash, ChunkId, ChunkKind, ChunkSecrets};
+use crate::format::head::Object;
+use crate::format::index::Index;
 use crate::format::path;
 use crate::index::IndexTable;
 use crate::keyring::DomainKeys;
-use crate::pack::{Base, PackBuilder};
-use crate::place::Place;
-use crate::pool::Pool;
+use crate::pack::{Base, Pack, PackBuilder};
 use crate::reader::{BackupReader, Chain};
 use crate::repository::Repository;
 use crate::seal::Secret;
 use crate::tree::Cut;
-use crate::{Compression, DomainId, Error};
+use crate::untold::{Packed, Untold};
+use crate::{Compression, Digest, DomainId, Error};
 
 /// Plaintext that waits for a worker or is at work, in bytes: less than a pack, so that nobody can fill a second one while
 /// all uploads are busy.
@@ -46,8 +48,7 @@ const SPARES_MAX: usize = WORK / RUN;
 /// What every entry of a backup shares.
 #[derive(Debug)]
 pub(super) struct Pipeline {
-    pool: Pool,
-    place: Place,
+    repository: Repository,
     domain: DomainId,
     secrets: ChunkSecrets,
     index_key: Secret,
@@ -59,6 +60,7 @@ pub(super) struct Pipeline {
     /// Chunks that this backup holds.
     held: Mutex<Held>,
     packer: Mutex<Packer>,
+    durable: Mutex<Durable>,
     /// Bytes of plaintext that may come.
     work: Arc<Semaphore>,
     /// Packs that may be sent on their way.
@@ -113,8 +115,7 @@ impl Pipeline {
         let keyring = repository.inner.keyring.current();
         let keys: DomainKeys<'_> = keyring.domain(domain)?;
         Ok(Self {
-            pool: repository.inner.pool.clone(),
-            place: repository.inner.place.clone(),
+            repository: repository.clone(),
             domain,
             secrets: keys.chunk_secrets(),
             index_key: keys.index_key().clone(),
@@ -124,6 +125,7 @@ impl Pipeline {
             parent,
             held: Mutex::default(),
             packer: Mutex::default(),
+            durable: Mutex::default(),
             work: Arc::new(Semaphore::new(WORK)),
             uploads: Arc::new(Semaphore::new(UPLOADS)),
             fetches: Arc::new(Semaphore::new(FETCHES)),
@@ -198,7 +200,7 @@ impl Pipeline {
         let permit = permit.map_err(|_| Error::WorkerStopped)?;
         let ticket = Ticket::new(self);
         self.pressure.wait(length);
-        self.pool.submit(move |codec| {
+        self.repository.inner.pool.submit(move |codec| {
             let pipeline = Arc::clone(&ticket.pipeline);
             pipeline.pressure.taken_up(length);
             if pipeline.has_failed.load(Ordering::Acquire) {
@@ -216,10 +218,10 @@ impl Pipeline {
     /// Fetches what was at the places of changed chunks, then has a worker keep them. What holds their room is given back last.
     fn keep_later(self: &Arc<Self>, changed: Changed, (ticket, permit): (Ticket, OwnedSemaphorePermit)) {
         let pipeline = Arc::clone(self);
-        self.place.runtime().spawn(async move {
+        self.repository.inner.place.runtime().spawn(async move {
             let Ok(fetch) = Arc::clone(&pipeline.fetches).acquire_owned().await else { return };
             let chains = changed.fetch().await;
-            pipeline.pool.clone().submit(move |codec| {
+            pipeline.repository.inner.pool.clone().submit(move |codec| {
                 let kept = changed.chunks.iter().zip(chains).try_for_each(|((hash, place), chain)| {
                     pipeline.keep_changed(codec, hash, &changed.run[place.clone()], chain)
                 });
@@ -324,26 +326,34 @@ impl Pipeline {
         // There is one: what was admitted while an upload was free cannot fill more than one pack.
         let upload = Arc::clone(&self.uploads).try_acquire_owned();
         let pack = full.finish(&self.index_key);
-        let (path, length) = (path::pack(self.domain, pack.digest), pack.bytes.len() as u64);
-        lock(&self.packer).packed.push(Packed {
-            digest: pack.digest,
-            length,
-            records: pack.records,
-            bases: pack.bases,
-        });
         let ticket = Ticket::new(self);
-        let place = self.place.clone();
-        self.place.runtime().spawn(async move {
-            match place.put(&path, pack.bytes.clone()).await {
-                Ok(()) => {
-                    lock(&ticket.pipeline.packer).reuse(pack.bytes);
-                    ticket.pipeline.stored.fetch_add(length, Ordering::AcqRel);
-                    ticket.arrive();
-                }
+        self.repository.inner.place.runtime().spawn(async move {
+            match ticket.pipeline.put_pack(pack).await {
+                Ok(()) => ticket.arrive(),
                 Err(error) => ticket.pipeline.fail(error),
             }
             drop(upload);
         });
+    }
+
+    /// Makes a pack durable, and then an index if the packs before it fill one: what is told is not kept until the end.
+    async fn put_pack(&self, pack: Pack) -> Result<(), Error> {
+        let Pack { digest, bytes, records, bases } = pack;
+        let (path, length) = (path::pack(self.domain, digest), bytes.len() as u64);
+        self.repository.inner.place.put(&path, bytes.clone()).await?;
+        lock(&self.packer).reuse(bytes);
+        self.stored.fetch_add(length, Ordering::AcqRel);
+        let full = lock(&self.durable).add((path, length, digest), Packed { digest, records, bases });
+        self.put_index(full).await
+    }
+
+    async fn put_index(&self, index: Option<Index>) -> Result<(), Error> {
+        let Some(index) = index else { return Ok(()) };
+        let object = self.repository.put_index(self.domain, &index).await?;
+        let mut durable = lock(&self.durable);
+        durable.indexes.insert(object.2);
+        durable.objects.push(object);
+        Ok(())
     }
 
     /// Waits until every chunk is durable; gives what was stored and what is held.
@@ -353,14 +363,15 @@ impl Pipeline {
         let last = lock(&self.packer).last();
         if let Some(last) = last {
             let pipeline = Arc::clone(self);
-            self.pool.run(move |_| pipeline.close(last)).await?;
+            self.repository.inner.pool.run(move |_| pipeline.close(last)).await?;
         }
         self.idle().await?;
-        let packed = std::mem::take(&mut lock(&self.packer).packed);
+        let rest = lock(&self.durable).untold.take();
+        self.put_index(rest).await?;
+        let durable = std::mem::take(&mut *lock(&self.durable));
         let held = std::mem::take(&mut *lock(&self.held));
         // Every chunk that was claimed must be in a pack that is durable, or the backup would miss it.
-        let recorded: usize = packed.iter().map(|pack| pack.records.len()).sum();
-        if recorded == held.added.len() { Ok(Settled { packed, held }) } else { Err(Error::WorkerStopped) }
+        if durable.records == held.added.len() { Ok(Settled { durable, held }) } else { Err(Error::WorkerStopped) }
     }
 
     /// Waits until nothing is on its way.
@@ -427,8 +438,30 @@ impl Pipeline {
 
 /// What a settled pipeline has.
 pub(super) struct Settled {
-    pub(super) packed: Vec<Packed>,
+    pub(super) durable: Durable,
     pub(super) held: Held,
+}
+
+/// What was stored so far.
+#[derive(Debug, Default)]
+pub(super) struct Durable {
+    /// Packs, and the indexes that tell of them.
+    pub(super) objects: Vec<Object>,
+    pub(super) indexes: BTreeSet<Digest>,
+    pub(super) has_deltas: bool,
+    untold: Untold,
+    /// Chunks in all packs.
+    records: usize,
+}
+
+impl Durable {
+    /// Takes a pack in; gives an index that is to be stored, if there is one.
+    fn add(&mut self, object: Object, pack: Packed) -> Option<Index> {
+        self.objects.push(object);
+        self.has_deltas |= !pack.bases.is_empty();
+        self.records += pack.records.len();
+        self.untold.add(pack)
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
