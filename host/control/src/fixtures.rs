@@ -1,13 +1,16 @@
 //! An appliance for the tests of this room: open, and with nothing that runs by itself.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use holdfast_catalog::{CopyRow, CopyState, PolicyRow, PolicySpec, RetentionRules, TargetRow};
+use holdfast_catalog::{CopyRow, CopyState, LaneLimits, PolicyRow, PolicySpec, RetentionRules, TargetRow};
 use holdfast_repository::{BackupId, BackupPlan, BackupRecord, InstanceId};
 use holdfast_sandbox::{Compiler, Limits};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use crate::appliance::{State, open};
+use crate::jobs::{Context, Reporter};
 use crate::resources::CreateTarget;
 use crate::{Appliance, Options, Principal, backups, clock, jobs, recovery, targets};
 
@@ -58,6 +61,27 @@ impl Fixture {
         let who = Principal { name: "test".to_owned() };
         Appliance(self.state().clone()).create_target(&who, request).await.unwrap();
         targets::find(self.state(), name).await.unwrap()
+    }
+
+    /// The files of a local target's packs.
+    pub(crate) fn packs_at(&self, target: &TargetRow) -> Vec<PathBuf> {
+        let packs =
+            |path: &PathBuf| path.parent().and_then(Path::parent).is_some_and(|folder| folder.ends_with("packs"));
+        files_below(Path::new(target.url.trim_start_matches("file://"))).into_iter().filter(packs).collect()
+    }
+
+    /// The next job of this kind, claimed and with all that it runs with.
+    pub(crate) async fn claimed(&self, kind: &str) -> Context {
+        let state = self.state().clone();
+        let limits = LaneLimits { lanes: Default::default(), others: 9 };
+        let job = loop {
+            let job = state.catalog.claim_job(clock::now_ms(), limits.clone()).await.unwrap().unwrap();
+            if job.kind == kind {
+                break job;
+            }
+        };
+        let (cancel, reporter) = (CancellationToken::new(), Arc::new(Reporter::default()));
+        Context { state, job, cancel, reporter }
     }
 
     /// Makes a backup of acme/shop/pg of this time, durable at every target. Its uid.
@@ -150,4 +174,17 @@ impl Fixture {
         let shown = crate::views::backup(&row, copies, None);
         shown.status.sites.into_iter().map(|copy| (copy.target, copy.state)).collect()
     }
+}
+
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(files_below(&path));
+        } else {
+            files.push(path);
+        }
+    }
+    files
 }

@@ -146,14 +146,11 @@ async fn remove_at(state: &State, target: &TargetRow) -> Result<u64, Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use holdfast_catalog::{HoldRow, LaneLimits};
-    use tokio_util::sync::CancellationToken;
+    use holdfast_catalog::HoldRow;
 
     use super::*;
     use crate::fixtures::Fixture;
-    use crate::jobs::{Reporter, Silent};
+    use crate::jobs::Silent;
     use crate::targets;
 
     /// A primary and a vault, and three backups at both.
@@ -234,15 +231,7 @@ mod tests {
         let state = fixture.state();
         state.catalog.set_meta(UNCONFIRMED, b"").await.unwrap();
         soon(state).await.unwrap();
-        let limits = LaneLimits { lanes: Default::default(), others: 9 };
-        let job = loop {
-            let job = state.catalog.claim_job(clock::now_ms(), limits.clone()).await.unwrap().unwrap();
-            if job.kind == "expire" {
-                break job;
-            }
-        };
-        let (cancel, reporter) = (CancellationToken::new(), Arc::new(Reporter::default()));
-        let context = Context { state: state.clone(), job, cancel, reporter };
+        let context = fixture.claimed("expire").await;
         assert!(run(&context).await.unwrap()["note"].as_str().unwrap().contains("confirm"));
         assert_eq!(fixture.held_at(&primary).await, uids);
         state.catalog.remove_meta(UNCONFIRMED).await.unwrap();

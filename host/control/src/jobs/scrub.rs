@@ -235,6 +235,7 @@ impl Scrubbing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::Fixture;
 
     #[test]
     fn a_pass_is_read_evenly_and_whole_once_its_time_is_over() {
@@ -244,6 +245,36 @@ mod tests {
         assert_eq!(goal(7_000, 30 * week, week), 7_000, "what was missed is caught up once");
         assert_eq!(goal(7_000, -DAY_MS, week), 0, "a clock that was set back reads nothing twice");
         assert_eq!(goal(u64::MAX, week, week), u64::MAX);
+    }
+
+    #[tokio::test]
+    async fn a_late_pass_reads_everything_and_heals_what_it_finds() {
+        let fixture = Fixture::new().await;
+        let (state, vault) = (fixture.state(), fixture.add_target("vault").await);
+        fixture.back_up(1_000).await;
+        let packs = fixture.packs_at(&vault);
+        let good: Vec<Vec<u8>> = packs.iter().map(|pack| std::fs::read(pack).unwrap()).collect();
+        for (pack, bytes) in packs.iter().zip(&good) {
+            let mut bytes = bytes.clone();
+            bytes[20] ^= 1;
+            std::fs::write(pack, bytes).unwrap();
+        }
+        let late = Scrubbing { pass: Some(Pass { began_ms: 1, ..Pass::default() }), last: None };
+        late.save(state, &vault).await.unwrap();
+        // What is found is healed before reading goes on in the next turn.
+        let mut turns = 0;
+        while status(state, &vault).await.unwrap().last_ended_at.is_none() {
+            soon(state, &vault).await.unwrap();
+            run(&fixture.claimed("scrub").await).await.unwrap();
+            turns += 1;
+            assert!(turns <= 5, "a pass that is late ends");
+        }
+        let healed: Vec<Vec<u8>> = packs.iter().map(|pack| std::fs::read(pack).unwrap()).collect();
+        assert!(!good.is_empty() && healed == good);
+        let told = status(state, &vault).await.unwrap();
+        assert_eq!((told.damaged, told.healed), (good.len() as u64, good.len() as u64));
+        assert_eq!((told.every_days, told.backups_with_losses), (Some(30), 0));
+        assert!(told.last_bytes_read >= good.iter().map(|pack| pack.len() as u64).sum());
     }
 
     #[test]
