@@ -26,7 +26,7 @@ use crate::pool::Pool;
 use crate::seal;
 use crate::{BackupId, BackupRecord, Clock, Digest, DomainId, Error, HeadSeen, RepositoryId, Stats, WriterId};
 
-/// Indexes that are fetched at once.
+/// Indexes, or the heads of domains, that are read at once.
 const FETCHES: usize = 8;
 
 /// Bytes of the reserve: room for many heads.
@@ -222,8 +222,14 @@ impl Repository {
         {
             return Err(Error::OlderKeyring { location: self.location(), found, own });
         }
-        for domain in keyring.domains() {
-            let state = self.state(domain).await?;
+        // Most of it is decoding and verifying: a task for each, for all cores.
+        let read = |domain| {
+            let repository = self.clone();
+            self.inner.place.runtime().spawn(async move { repository.state(domain).await })
+        };
+        let mut states = stream::iter(keyring.domains()).map(read).buffer_unordered(FETCHES);
+        while let Some(state) = states.next().await {
+            let state = state.map_err(|_| Error::RuntimeStopped)??;
             if state.keyring > own {
                 return Err(Error::LostKeyring { location: self.location(), needed: state.keyring, own });
             }
