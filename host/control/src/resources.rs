@@ -413,7 +413,7 @@ pub struct TargetStatus {
 #[serde(rename_all = "camelCase")]
 pub struct TargetScrub {
     /// In how many days all of it is read; none where that is turned off.
-    pub every_days: Option<u64>,
+    pub every_days: Option<u32>,
     /// When the pass began that is under way.
     pub began_at: Option<String>,
     /// What it has read.

@@ -148,7 +148,10 @@ mod tests {
         let failure = Config::parse("[sevrer]\n").err().unwrap();
         assert_eq!(failure.hint.as_deref(), Some("Did you mean 'server'?"));
         let failure = Config::parse("zzzzzzzzzz = 1\n").err().unwrap();
-        assert_eq!(failure.hint.as_deref(), Some("There are: repository, keyring, server, compression, limits."));
+        assert_eq!(
+            failure.hint.as_deref(),
+            Some("There are: repository, keyring, server, compression, limits, scrub.")
+        );
     }
 
     #[test]

@@ -39,10 +39,13 @@ impl Default for ScrubDays {
 }
 
 impl ScrubDays {
+    fn at(self, target: &TargetRow) -> Option<u32> {
+        if target.role == TargetRole::Primary { self.primary } else { self.offsite }
+    }
+
     /// Milliseconds that a pass at a target may take. A seventh is left for turns that come late.
     fn pass_ms(self, target: &TargetRow) -> Option<i64> {
-        let days = if target.role == TargetRole::Primary { self.primary } else { self.offsite };
-        Some(i64::from(days?) * DAY_MS * 6 / 7)
+        Some(i64::from(self.at(target)?) * DAY_MS * 6 / 7)
     }
 }
 
@@ -89,7 +92,7 @@ pub(super) async fn soon(state: &State, target: &TargetRow) -> Result<(), Error>
 pub(crate) async fn status(state: &State, target: &TargetRow) -> Result<TargetScrub, Error> {
     let Scrubbing { pass, last } = Scrubbing::load(state, target).await?;
     Ok(TargetScrub {
-        every_days: state.scrub.pass_ms(target).map(|ms| clock::unsigned(ms * 7 / 6 / DAY_MS)),
+        every_days: state.scrub.at(target),
         began_at: pass.as_ref().map(|pass| clock::text(pass.began_ms)),
         bytes_read: pass.as_ref().map_or(0, |pass| pass.bytes),
         last_ended_at: last.as_ref().map(|(_, ended_ms)| clock::text(*ended_ms)),
