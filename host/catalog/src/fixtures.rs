@@ -118,20 +118,8 @@ pub(crate) fn plugin(name: &str) -> PluginRow {
 
 /// A policy that keeps the last two backups of everything.
 pub(crate) fn policy(uid: &str, name: &str) -> PolicyRow {
-    PolicyRow {
-        uid: uid.to_owned(),
-        name: name.to_owned(),
-        spec: PolicySpec {
-            rules: RetentionRules { last: Some(2), ..RetentionRules::default() },
-            ..PolicySpec::default()
-        },
-        since_ms: 1_000,
-        former: Vec::new(),
-        created_ms: 1_000,
-        updated_ms: 1_000,
-        resource_version: 1,
-        removed_ms: None,
-    }
+    let rules = RetentionRules { last: Some(2), ..RetentionRules::default() };
+    PolicyRow::new(uid.to_owned(), name.to_owned(), PolicySpec { rules, ..PolicySpec::default() }, 1_000)
 }
 
 /// A Pending backup; its instance's uid is `uid of <instance>`.

@@ -32,6 +32,23 @@ pub struct PolicyRow {
     pub removed_ms: Option<i64>,
 }
 
+impl PolicyRow {
+    /// One that says so from this time on, in milliseconds since 1970.
+    pub fn new(uid: String, name: String, spec: PolicySpec, at_ms: i64) -> Self {
+        Self {
+            uid,
+            name,
+            spec,
+            since_ms: at_ms,
+            former: Vec::new(),
+            created_ms: at_ms,
+            updated_ms: at_ms,
+            resource_version: 1,
+            removed_ms: None,
+        }
+    }
+}
+
 /// Which backups a policy is about, and what it keeps of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicySpec {

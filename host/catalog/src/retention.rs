@@ -40,6 +40,13 @@ pub struct RetentionRow {
     pub damaged_at: Vec<String>,
 }
 
+impl RetentionRow {
+    /// `organization/project/instance/name`.
+    pub fn full_name(&self) -> String {
+        [&*self.organization, &self.project, &self.instance, &self.name].join("/")
+    }
+}
+
 impl Catalog {
     /// Uids of the instances of a scope, live or removed, that have any backup.
     pub async fn instances_with_backups(&self, scope: Scope) -> Result<Vec<String>, Error> {

@@ -136,21 +136,12 @@ impl Fixture {
 
     /// A policy that was there long ago: it keeps the newest ones, so many, at these targets.
     pub(crate) async fn keep_last(&self, count: u32, targets: &[&TargetRow]) {
-        let policy = PolicyRow {
-            uid: "p".to_owned(),
-            name: "standard".to_owned(),
-            spec: PolicySpec {
-                targets: targets.iter().map(|target| target.uid.clone()).collect(),
-                rules: RetentionRules { last: Some(count), ..RetentionRules::default() },
-                ..PolicySpec::default()
-            },
-            since_ms: 0,
-            former: Vec::new(),
-            created_ms: 0,
-            updated_ms: 0,
-            resource_version: 1,
-            removed_ms: None,
+        let spec = PolicySpec {
+            targets: targets.iter().map(|target| target.uid.clone()).collect(),
+            rules: RetentionRules { last: Some(count), ..RetentionRules::default() },
+            ..PolicySpec::default()
         };
+        let policy = PolicyRow::new("p".to_owned(), "standard".to_owned(), spec, 0);
         self.state().catalog.insert_policy(policy).await.unwrap();
     }
 

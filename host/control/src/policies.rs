@@ -42,22 +42,13 @@ impl Appliance {
         state.must_be_writer("adding a policy")?;
         check_part("policy", &request.name)?;
         let now = clock::now_ms();
-        let row = PolicyRow {
-            uid: WriterId::random().to_string(),
-            name: request.name,
-            spec: PolicySpec {
-                scope: checked_scope(request.scope.unwrap_or_default())?,
-                labels: checked_labels(request.labels)?,
-                targets: target_uids(state, &request.targets).await?,
-                rules: checked_rules(request.rules)?,
-            },
-            since_ms: now,
-            former: Vec::new(),
-            created_ms: now,
-            updated_ms: now,
-            resource_version: 1,
-            removed_ms: None,
+        let spec = PolicySpec {
+            scope: checked_scope(request.scope.unwrap_or_default())?,
+            labels: checked_labels(request.labels)?,
+            targets: target_uids(state, &request.targets).await?,
+            rules: checked_rules(request.rules)?,
         };
+        let row = PolicyRow::new(WriterId::random().to_string(), request.name, spec, now);
         let row = state.catalog.insert_policy(row).await?;
         self.policy_changed(who, "policy.add", &row.name).await?;
         self.view_policy(&row).await
@@ -211,7 +202,7 @@ fn summary(decision: &Decision<'_>) -> Retained {
 fn preview(decision: &Decision<'_>) -> PreviewedBackup {
     let backup = decision.backup;
     PreviewedBackup {
-        backup: format!("{}/{}/{}/{}", backup.organization, backup.project, backup.instance, backup.name),
+        backup: backup.full_name(),
         uid: backup.uid.clone(),
         created_at: clock::text(backup.created_ms),
         targets: decision.verdicts.iter().map(preview_copy).collect(),
@@ -348,17 +339,7 @@ mod tests {
     use super::*;
 
     fn row(last: u32) -> PolicyRow {
-        PolicyRow {
-            uid: "p".to_owned(),
-            name: "standard".to_owned(),
-            spec: spec(last),
-            since_ms: 0,
-            former: Vec::new(),
-            created_ms: 0,
-            updated_ms: 0,
-            resource_version: 1,
-            removed_ms: None,
-        }
+        PolicyRow::new("p".to_owned(), "standard".to_owned(), spec(last), 0)
     }
 
     fn spec(last: u32) -> PolicySpec {

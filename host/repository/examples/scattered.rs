@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use holdfast_repository::{
-    BackupId, BackupPlan, BackupRecord, Compression, ContentClass, Digest, DomainId, Entry, EntryKind, InstanceId,
-    Keyring, Repository, SharedKeyring,
+    BackupId, BackupPlan, BackupRecord, Compression, ContentClass, DomainId, Entry, EntryKind, InstanceId, Keyring,
+    Repository, SharedKeyring,
 };
 use holdfast_storage::Local;
 
@@ -103,28 +103,9 @@ fn peak_bytes() -> Outcome<u64> {
 
 fn record() -> BackupRecord {
     BackupRecord {
-        backup: BackupId([0; 16]),
-        instance: InstanceId([1; 16]),
-        organization: "bench".into(),
-        project: "bench".into(),
         instance_name: "pages".into(),
         name: "pages".into(),
-        description: None,
-        labels: BTreeMap::new(),
         engine: "pages".into(),
-        method: "pages".into(),
-        backup_type: "full".into(),
-        plugin: "pages@1".into(),
-        component: Digest([0; 32]),
-        created_ms: 1,
-        started_ms: 1,
-        finished_ms: 0,
-        entries: 0,
-        logical_bytes: 0,
-        stored_bytes: 0,
-        parent: None,
-        warnings: Vec::new(),
-        verifications: Vec::new(),
-        site: String::new(),
+        ..BackupRecord::new(BackupId([0; 16]), InstanceId([1; 16]), 1)
     }
 }

@@ -98,8 +98,7 @@ async fn let_go(state: &State, decision: &Decision<'_>, now_ms: i64, events: &dy
         Err(error) => return Err(error.into()),
     }
     for (verdict, why) in going.into_iter().filter(|(verdict, _)| verdict.is_there) {
-        let row = decision.backup;
-        let name = format!("{}/{}/{}/{}", row.organization, row.project, row.instance, row.name);
+        let name = decision.backup.full_name();
         events.log("info", &format!("{name} expires at {}: {why}", verdict.place.name));
     }
     Ok(())

@@ -64,17 +64,7 @@ fn proven(mut backup: RetentionRow, passed: bool) -> RetentionRow {
 
 /// A policy that was there long ago.
 fn policy(name: &str, rules: RetentionRules) -> PolicyRow {
-    PolicyRow {
-        uid: name.to_owned(),
-        name: name.to_owned(),
-        spec: PolicySpec { rules, ..PolicySpec::default() },
-        since_ms: 0,
-        former: Vec::new(),
-        created_ms: 0,
-        updated_ms: 0,
-        resource_version: 1,
-        removed_ms: None,
-    }
+    PolicyRow::new(name.to_owned(), name.to_owned(), PolicySpec { rules, ..PolicySpec::default() }, 0)
 }
 
 fn last(count: u32) -> RetentionRules {
