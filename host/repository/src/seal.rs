@@ -165,7 +165,7 @@ pub(crate) fn open_part(parent: &Secret, purpose: &Purpose, sealed: &[u8]) -> Re
     Ok(plaintext)
 }
 
-/// Seals `buffer[from..]` in place under a key that has never been used with this random nonce, and appends the tag.
+/// Seals `buffer[from..]` in place under a key that has never been used with this nonce, and appends the tag.
 pub(crate) fn seal_once(key: &[u8; 32], nonce: [u8; 12], associated: &[u8], buffer: &mut Vec<u8>, from: usize) {
     let nonce = Nonce::assume_unique_for_key(nonce);
     let tag = certain(cipher(key).seal_in_place_separate_tag(nonce, Aad::from(associated), &mut buffer[from..]));

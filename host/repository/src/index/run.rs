@@ -1,14 +1,14 @@
 //! A run: records of many indexes, sorted by id, in one file that never changes.
 //!
-//!     pages × 4,096 | tail | nonce: 32 | MAC of the tail: 32 | length of the tail: u64
-//!     page   = MAC: 16 | number of records: u16 | records, none of which goes over a page's end | zeros
+//!     pages × 4,096 | tail | salt: 32 | length of the tail: u64
+//!     page   = sealed: number of records: u16 | records, none of which goes over a page's end | zeros
 //!     record = id: 32 | pack: u32 | offset: u32 | length and depth: u32 | base: 32, only at a depth above 0
-//!     tail   = indexes: u64 | packs: u64 | pages: u64 | words: u64 | records: u64 | indexes × 32 | packs × (digest: 32 | index: u32) | pages × fence: u64 |
+//!     tail   = sealed: indexes: u64 | packs: u64 | pages: u64 | words: u64 | records: u64 | indexes × 32 | packs × (digest: 32 | index: u32) | pages × fence: u64 |
 //!              words × u64
 //!
-//! In memory are the tail's filter and fences (what the first id of each page begins with): a look-up reads one page. Everything that is read
-//! carries a MAC under a key that comes from the domain's index key: a page or tail that anybody changed is refused, so that a run
-//! tells what the indexes told, or nothing. It is not a stored object: what it says can always be read from the indexes again.
+//! In memory are the tail's filter and fences (what the first id of each page begins with): a look-up reads one page. Pages and tail are
+//! sealed by AES-256-GCM, with their numbers as nonces, under the run's own key, which comes from the domain's index key and the salt: what anybody changed is refused, so that a run
+//! tells what the indexes told, or nothing. (A hash as MAC would cost a look-up as much as all the rest of it.) It is not a stored object: what it says can always be read from the indexes again.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
@@ -20,18 +20,16 @@ use super::filter::{Filter, prefix};
 use crate::chunk::{ChunkId, DEPTH_MAX};
 use crate::format::index::LENGTH_MAX;
 use crate::format::{Malformed, split_pieces, split_u32};
-use crate::seal::{Secret, random};
+use crate::seal::{self, Secret, TAG, random};
 use crate::{Digest, Error};
 
 /// Bytes of a page: what one look-up reads.
 const PAGE: usize = 4096;
-/// Bytes of a page's MAC.
-const MAC: usize = 16;
-/// Bytes of a page before its records.
-const PAGE_HEAD: usize = MAC + 2;
+/// Bytes of a page for its records.
+const ROOM: usize = PAGE - 2 - TAG;
 /// Bytes behind the tail.
-const END: usize = 32 + 32 + 8;
-/// In the place of a page's number in the MAC of the tail.
+const END: usize = 32 + 8;
+/// In the place of a page's number in the nonce of the tail.
 const TAIL: u64 = u64::MAX;
 
 /// Where one index says that a chunk is.
@@ -117,17 +115,14 @@ impl Run {
         let Some(end_at) = length.checked_sub(END as u64) else { return Ok(None) };
         let mut end = [0; END];
         file.read_exact_at(&mut end, end_at)?;
-        let (nonce, rest) = end.split_at(32);
-        let (mac, tail_length) = rest.split_at(32);
+        let (salt, tail_length) = end.split_at(32);
         let tail_length = u64::from_le_bytes(tail_length.try_into().map_err(io::Error::other)?);
         let Some(tail_at) = end_at.checked_sub(tail_length) else { return Ok(None) };
         let mut tail = vec![0; tail_length as usize];
         file.read_exact_at(&mut tail, tail_at)?;
-        let key = run_key(key, nonce);
-        if mac != mac_of(&key, TAIL, &tail).as_bytes() {
-            return Ok(None);
-        }
-        let Ok((tail, sources)) = Tail::decode(&tail) else { return Ok(None) };
+        let key = run_key(key, salt);
+        let Ok(tail) = seal::open_once(&key.0, nonce(TAIL), &[], &mut tail) else { return Ok(None) };
+        let Ok((tail, sources)) = Tail::decode(tail) else { return Ok(None) };
         let is_whole = tail_at == (tail.fences.len() * PAGE) as u64;
         Ok(is_whole.then(|| (Self::of(file, Some(path), key, tail, &sources), sources)))
     }
@@ -170,7 +165,7 @@ impl Run {
         let mut page = [0; PAGE];
         let read = self.file.read_exact_at(&mut page, (number * PAGE) as u64);
         read.and_then(|()| {
-            self.decode(number, &page).map_err(|reason| io::Error::new(io::ErrorKind::InvalidData, reason))
+            self.decode(number, &mut page).map_err(|reason| io::Error::new(io::ErrorKind::InvalidData, reason))
         })
         .map_err(|source| {
             // It is made anew from the indexes: nobody need look for what became of it.
@@ -179,12 +174,10 @@ impl Run {
         })
     }
 
-    fn decode(&self, number: usize, page: &[u8; PAGE]) -> Result<Vec<Located>, Malformed> {
-        let (mac, rest) = page.split_at(MAC);
-        if mac != &mac_of(&self.key, number as u64, rest).as_bytes()[..MAC] {
-            return Err(Malformed("a page is not as it was written"));
-        }
-        let (count, mut rest) = rest.split_first_chunk().ok_or(Malformed("a page ends too early"))?;
+    fn decode(&self, number: usize, page: &mut [u8; PAGE]) -> Result<Vec<Located>, Malformed> {
+        let opened = seal::open_once(&self.key.0, nonce(number as u64), &[], page);
+        let opened = opened.map_err(|_| Malformed("a page is not as it was written"))?;
+        let (count, mut rest) = opened.split_first_chunk().ok_or(Malformed("a page ends too early"))?;
         let mut records = Vec::with_capacity(u16::from_le_bytes(*count).into());
         for _ in 0..u16::from_le_bytes(*count) {
             let (record, behind) = Located::decode(rest)?;
@@ -221,7 +214,7 @@ impl Run {
 pub(super) struct Writer {
     file: BufWriter<File>,
     key: Secret,
-    nonce: [u8; 32],
+    salt: [u8; 32],
     page: Vec<u8>,
     /// Records in the page.
     in_page: u16,
@@ -231,11 +224,11 @@ pub(super) struct Writer {
 impl Writer {
     /// Begins a run of at most so many records.
     pub(super) fn new(file: File, key: &Secret, records: usize) -> Self {
-        let nonce = random();
+        let salt = random();
         Self {
             file: BufWriter::with_capacity(256 << 10, file),
-            key: run_key(key, &nonce),
-            nonce,
+            key: run_key(key, &salt),
+            salt,
             page: Vec::with_capacity(PAGE),
             in_page: 0,
             tail: Tail { count: 0, fences: Vec::new(), filter: Filter::new(records) },
@@ -243,7 +236,7 @@ impl Writer {
     }
 
     pub(super) fn push(&mut self, record: &Located) -> io::Result<()> {
-        if self.page.len() + record.encoded_length() > PAGE - PAGE_HEAD {
+        if self.page.len() + record.encoded_length() > ROOM {
             self.end_page()?;
         }
         if self.page.is_empty() {
@@ -262,20 +255,20 @@ impl Writer {
         }
         let mut page = std::mem::take(&mut self.in_page).to_le_bytes().to_vec();
         page.append(&mut self.page);
-        page.resize(PAGE - MAC, 0);
-        self.file.write_all(&mac_of(&self.key, self.tail.fences.len() as u64 - 1, &page).as_bytes()[..MAC])?;
+        page.resize(PAGE - TAG, 0);
+        seal::seal_once(&self.key.0, nonce(self.tail.fences.len() as u64 - 1), &[], &mut page, 0);
         self.file.write_all(&page)
     }
 
     /// Ends it: durable, where it is to get this name.
     pub(super) fn finish(mut self, sources: &Sources, path: Option<PathBuf>) -> io::Result<Run> {
         self.end_page()?;
-        let Self { mut file, key, nonce, mut tail, .. } = self;
+        let Self { mut file, key, salt, mut tail, .. } = self;
         tail.fences.shrink_to_fit();
-        let bytes = tail.encode(sources);
+        let mut bytes = tail.encode(sources);
+        seal::seal_once(&key.0, nonce(TAIL), &[], &mut bytes, 0);
         file.write_all(&bytes)?;
-        file.write_all(&nonce)?;
-        file.write_all(mac_of(&key, TAIL, &bytes).as_bytes())?;
+        file.write_all(&salt)?;
         file.write_all(&(bytes.len() as u64).to_le_bytes())?;
         let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
         if path.is_some() {
@@ -338,11 +331,13 @@ impl Tail {
     }
 }
 
-/// Each run has a key of its own, so that no page of one is taken for that of another.
-fn run_key(key: &Secret, nonce: &[u8]) -> Secret {
-    Secret(*blake3::keyed_hash(&key.0, nonce).as_bytes())
+/// Each run has a key of its own, so that no page of one is taken for that of another, and page numbers do as nonces.
+fn run_key(key: &Secret, salt: &[u8]) -> Secret {
+    Secret(*blake3::keyed_hash(&key.0, salt).as_bytes())
 }
 
-fn mac_of(key: &Secret, number: u64, bytes: &[u8]) -> blake3::Hash {
-    blake3::Hasher::new_keyed(&key.0).update(&number.to_le_bytes()).update(bytes).finalize()
+fn nonce(number: u64) -> [u8; 12] {
+    let mut nonce = [0; 12];
+    nonce[..8].copy_from_slice(&number.to_le_bytes());
+    nonce
 }
