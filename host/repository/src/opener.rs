@@ -12,9 +12,12 @@ use crate::chunk::{
 };
 use crate::seal;
 
+/// What a dictionary of zstd's own making begins with.
+const DICTIONARY: [u8; 4] = [0x37, 0xa4, 0x30, 0xec];
+
 /// The contexts and buffers with which one thread opens chunks.
 pub(crate) struct ChunkOpener {
-    decompressor: zstd::bulk::Decompressor<'static>,
+    decompressor: DCtx<'static>,
     /// The chain that is being opened, its first chunk first. Buffers beyond its end are kept for the next one.
     links: Vec<Link>,
 }
@@ -35,7 +38,8 @@ pub(crate) struct Version<'o> {
 
 impl ChunkOpener {
     pub(crate) fn new() -> Result<Self, std::io::Error> {
-        Ok(Self { decompressor: zstd::bulk::Decompressor::new()?, links: Vec::new() })
+        let decompressor = DCtx::try_create().ok_or(std::io::ErrorKind::OutOfMemory)?;
+        Ok(Self { decompressor, links: Vec::new() })
     }
 
     /// Opens the first chunk of a chain, of whatever length it says it has.
@@ -158,7 +162,7 @@ impl Link {
 
 /// Decodes a body into as many bytes as it must give.
 fn decode(
-    decompressor: &mut zstd::bulk::Decompressor<'static>,
+    decompressor: &mut DCtx<'static>,
     body: &[u8],
     base: Option<&Link>,
     plaintext: &mut [u8],
@@ -169,22 +173,33 @@ fn decode(
             plaintext.copy_from_slice(encoded);
             encoded.len()
         }
-        ZSTD => decompressor.decompress_to_buffer(encoded, plaintext).map_err(|_| ChunkError::Body)?,
+        ZSTD => decompressor.decompress(plaintext, encoded).map_err(|_| ChunkError::Body)?,
         DELTA => {
             let base = base.ok_or(ChunkError::Base)?;
-            decode_delta(&body[DELTA_HEAD..], &base.plain, plaintext)?
+            decode_delta(decompressor, &body[DELTA_HEAD..], &base.plain, plaintext)?
         }
         _ => return Err(ChunkError::Body),
     };
     if written == plaintext.len() { Ok(()) } else { Err(ChunkError::Body) }
 }
 
-/// A context of its own, because it borrows the prefix.
-fn decode_delta(frame: &[u8], prefix: &[u8], plaintext: &mut [u8]) -> Result<usize, ChunkError> {
-    let no_memory = || ChunkError::Compression(std::io::ErrorKind::OutOfMemory.into());
-    let mut context = DCtx::try_create().ok_or_else(no_memory)?;
-    context.ref_prefix(prefix).map_err(zstd_failure)?;
-    context.decompress(plaintext, frame).map_err(|_| ChunkError::Body)
+/// What the prefix is to zstd, it is to it as a dictionary too, and that needs no context of its own, which would cost more than the
+/// delta. But for a prefix that begins like a dictionary of zstd's making: it would be taken for one.
+fn decode_delta(
+    decompressor: &mut DCtx<'static>,
+    frame: &[u8],
+    prefix: &[u8],
+    plaintext: &mut [u8],
+) -> Result<usize, ChunkError> {
+    let decoded = if prefix.starts_with(&DICTIONARY) {
+        let no_memory = || ChunkError::Compression(std::io::ErrorKind::OutOfMemory.into());
+        let mut context = DCtx::try_create().ok_or_else(no_memory)?;
+        context.ref_prefix(prefix).map_err(zstd_failure)?;
+        context.decompress(plaintext, frame)
+    } else {
+        decompressor.decompress_using_dict(plaintext, frame, prefix)
+    };
+    decoded.map_err(|_| ChunkError::Body)
 }
 
 /// Always, even though the seal fits: it is the key commitment and the last check against our own errors.
@@ -242,15 +257,13 @@ mod tests {
         assert_eq!(room, plaintext);
     }
 
-    /// Chains of versions, each with a few bytes changed: sealed, with their hashes and plaintexts.
-    fn versions(count: usize) -> Vec<(ChunkHash, Vec<u8>, Vec<u8>)> {
+    /// Chains of versions that begin like this, each with a few bytes changed: sealed, with their hashes and plaintexts.
+    fn versions(count: usize, begin: &[u8]) -> Vec<(ChunkHash, Vec<u8>, Vec<u8>)> {
         let mut sealer = ChunkSealer::new().unwrap();
-        let mut plaintext = seal::random::<60_000>().to_vec();
-        // A base may begin like a dictionary of zstd's own.
-        plaintext[..4].copy_from_slice(&[0x37, 0xa4, 0x30, 0xec]);
+        let mut plaintext = [begin, &seal::random::<60_000>()].concat();
         let mut versions: Vec<(ChunkHash, Vec<u8>, Vec<u8>)> = Vec::new();
         for number in 0..count {
-            plaintext[number * 5_000..][..100].fill(number as u8);
+            plaintext[100 + number * 5_000..][..100].fill(number as u8);
             let hash = secrets().hash(ChunkKind::Data, &plaintext);
             let sealed = match versions.last() {
                 Some((base, _, prefix)) => sealer.seal_delta(&hash, &plaintext, (base, prefix), 1),
@@ -263,8 +276,14 @@ mod tests {
 
     #[test]
     fn deltas_are_small_and_open_with_their_bases() {
-        let versions = versions(9);
         let mut opener = ChunkOpener::new().unwrap();
+        // A base may begin like a dictionary of zstd's own.
+        [versions(9, b"page"), versions(9, &DICTIONARY)]
+            .iter()
+            .for_each(|versions| open_all_ways(&mut opener, versions));
+    }
+
+    fn open_all_ways(opener: &mut ChunkOpener, versions: &[(ChunkHash, Vec<u8>, Vec<u8>)]) {
         for length in (1..=9).rev() {
             let chain: Vec<_> = versions[..length].iter().rev().map(|(_, sealed, _)| sealed).collect();
             let (hash, sealed, plaintext) = &versions[length - 1];
@@ -284,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_chain_that_is_not_whole_or_not_its_own_is_refused() {
-        let (versions, strangers) = (versions(3), versions(3));
+        let (versions, strangers) = (versions(3, &[]), versions(3, &[]));
         let mut opener = ChunkOpener::new().unwrap();
         let sealed = |number: usize| &versions[number].1[..];
         let mut open = |chain: &[&[u8]]| opener.open(&secrets(), ChunkKind::Data, &versions[2].0, chain);
