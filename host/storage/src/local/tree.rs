@@ -6,13 +6,15 @@
 use std::fs::{self, DirEntry, File, Metadata, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
+use rustix::buffer::spare_capacity;
 use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, futimens};
+use rustix::io::{Errno, pread};
 
 use super::directories::{Directories, sync_directory};
 use super::temporary::{self, Temporary};
@@ -44,6 +46,21 @@ impl Failure {
 /// Names the step that an I/O error belongs to.
 pub(super) fn step(name: &'static str) -> impl FnOnce(io::Error) -> Failure {
     move |source| Failure::Step(name, source)
+}
+
+/// So many bytes of a file, into memory that is not made zero first: restores read all that they write.
+fn read_at(file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(length);
+    while bytes.len() < length {
+        let at = offset + bytes.len() as u64;
+        match pread(file, spare_capacity(&mut bytes), at) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bytes.truncate(length);
+    Ok(bytes)
 }
 
 /// What to do where an object is already.
@@ -129,9 +146,7 @@ impl Tree {
         if length > OBJECT_BYTES_MAX {
             return Err(Failure::TooLarge(length));
         }
-        let mut bytes = vec![0; length as usize];
-        file.read_exact_at(&mut bytes, range.start).map_err(step("reading"))?;
-        Ok(bytes.into())
+        read_at(&file, range.start, length as usize).map(Bytes::from).map_err(step("reading"))
     }
 
     fn open(&self, path: &str) -> Result<File, Failure> {
