@@ -230,6 +230,12 @@ impl State {
             .hint("Stop this appliance. If it shall be the writer again, recover into a new data directory and take over there."))
     }
 
+    /// The repositories that are open now.
+    pub(crate) fn open_repositories(&self) -> Vec<Repository> {
+        let repositories = self.repositories.lock().unwrap_or_else(PoisonError::into_inner);
+        repositories.values().filter_map(|cell| cell.get().cloned()).collect()
+    }
+
     /// Forgets an open repository, after its target changed or went.
     pub(crate) fn forget_repository(&self, target_uid: &str) {
         self.repositories.lock().unwrap_or_else(PoisonError::into_inner).remove(target_uid);

@@ -15,7 +15,7 @@ use crate::envelope::Envelope;
 use crate::format::directory::StoredRecord;
 use crate::format::index::{Index, IndexClear};
 use crate::format::{Kind, path};
-use crate::heads::{Change, DomainState, read_on};
+use crate::heads::{Change, DomainState, SingleHeads, read_on};
 use crate::holds::must_not_be_held;
 use crate::index::{IndexTable, Indexes};
 use crate::keyring::{Keyring, SharedKeyring, newest_generation, publish, sealed_of};
@@ -55,6 +55,8 @@ pub(crate) struct Inner {
     published: AtomicU64,
     /// What is known of locks here.
     pub(crate) locks: Locks,
+    /// Heads that this process wrote and that have no second copy yet.
+    pub(crate) single_heads: SingleHeads,
     domains: Mutex<HashMap<DomainId, Arc<DomainCell>>>,
 }
 
@@ -109,6 +111,7 @@ impl Repository {
             index_cache: OnceLock::new(),
             published: AtomicU64::new(0),
             locks: Locks::default(),
+            single_heads: SingleHeads::default(),
             domains: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })

@@ -147,6 +147,20 @@ async fn attempt(state: Arc<State>, job: JobRow, cancel: CancellationToken) {
     }
     state.queue.running().remove(&id);
     state.queue.wake();
+    tokio::select! {
+        () = state.queue.stop.cancelled() => {}
+        () = copy_new_heads(&state) => {}
+    }
+}
+
+/// Gives heads that were written by now their second copies, whoever wrote them. Behind the job: nobody waits for it, and nothing fails by it.
+async fn copy_new_heads(state: &State) {
+    for repository in state.open_repositories() {
+        if let Err(error) = repository.copy_new_heads().await {
+            let location = repository.location();
+            tracing::warn!(%location, %error, "a new head has no second copy: the next turn of the scrub writes it");
+        }
+    }
 }
 
 async fn run_and_record(state: &Arc<State>, job: JobRow, cancel: CancellationToken) -> Result<(), Error> {

@@ -117,9 +117,6 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
     let total = total(context, &repository).await?;
     let goal = goal(total, now_ms - pass.began_ms + EVERY_MS, pass_ms);
     let rate = rate(goal.saturating_sub(pass.bytes));
-    for domain in state.keyring.current().domains() {
-        repository.copy_heads(domain).await?;
-    }
     let mut found = Vec::new();
     while let Some(domain) = next(state, &pass).filter(|_| pass.bytes < goal || goal >= total) {
         found = read(context, &repository, domain, rate, &mut pass).await?.into_iter().map(|it| (domain, it)).collect();
@@ -136,6 +133,9 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
         pass.healed += report.healed_objects + report.mended_packs;
         Some(report)
     } else {
+        for domain in state.keyring.current().domains() {
+            repository.copy_heads(domain).await?;
+        }
         None
     };
     let result = serde_json::json!({

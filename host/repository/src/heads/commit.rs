@@ -109,6 +109,7 @@ impl Repository {
             match self.put_head(&keyring, domain, sequence, bytes).await {
                 Ok(true) => {
                     let digest = head.digest();
+                    self.inner.single_heads.add(domain, sequence, digest);
                     Arc::make_mut(state).apply(domain, head.clear, digest, directory);
                     return Ok(true);
                 }

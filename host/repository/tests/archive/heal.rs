@@ -135,6 +135,45 @@ fn a_head_that_is_damaged_costs_no_restart() {
 }
 
 #[test]
+fn a_new_head_gets_its_second_copy_without_a_look_at_those_before_it() {
+    run(async {
+        let appliance = Appliance::new().await;
+        let (repository, storage) = (&appliance.repository, &appliance.storage);
+        for seed in [1, 2, 3] {
+            appliance.back_up(&files(seed)).await.unwrap();
+        }
+        assert_eq!(repository.copy_new_heads().await.unwrap(), 3);
+        appliance.back_up(&files(4)).await.unwrap();
+        let before = storage.operations();
+        assert_eq!(repository.copy_new_heads().await.unwrap(), 1);
+        // The reserve is there, the head is read, its copy is written.
+        assert_eq!(storage.operations() - before, 3);
+        assert_eq!(repository.copy_heads(appliance.domain).await.unwrap(), 0, "all of them have one");
+        for head in storage.paths("/heads/") {
+            let objects = storage.objects.lock().unwrap();
+            assert_eq!(objects[&head], objects[&head.replace("/heads/", "/twins/")]);
+        }
+    });
+}
+
+#[test]
+fn a_second_copy_that_fails_is_left_to_the_scrub() {
+    run(async {
+        let appliance = Appliance::new().await;
+        let (repository, storage) = (&appliance.repository, &appliance.storage);
+        appliance.back_up(&files(1)).await.unwrap();
+        storage.cut_off_after(2, false);
+        repository.copy_new_heads().await.unwrap_err();
+        assert!(storage.mend());
+        appliance.back_up(&files(2)).await.unwrap();
+        storage.objects.lock().unwrap().remove("reserve");
+        assert_eq!(repository.copy_new_heads().await.unwrap(), 0, "what room there is is for deleting");
+        assert_eq!(storage.paths("/twins/").len(), 0);
+        assert_eq!(repository.copy_heads(appliance.domain).await.unwrap(), 2);
+    });
+}
+
+#[test]
 fn what_a_target_repacked_heals_another_chunk_by_chunk() {
     run(async {
         let here = Appliance::new().await;
