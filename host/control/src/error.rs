@@ -87,23 +87,13 @@ impl Error {
 
     /// Whether it tells of the target that was read, so that another one may do: what lies there is damaged, or it does not answer.
     pub(crate) fn tells_of_the_source(&self) -> bool {
-        const CODES: [&str; 14] = [
-            "access-denied",
-            "bad-signature",
-            "broken-chain",
-            "broken-seal",
-            "credentials-refused",
-            "damaged-chunk",
-            "damaged-object",
-            "lost-chunk",
-            "lost-object",
-            "not-found",
-            "object-too-large",
-            "transfer-corrupt",
-            "wrong-digest",
-            "wrong-length",
-        ];
-        self.code.starts_with("storage-") || CODES.contains(&self.code.as_str())
+        let room = self.source.as_deref();
+        let repository = room.and_then(|source| source.downcast_ref::<holdfast_repository::Error>());
+        let storage = room.and_then(|source| source.downcast_ref::<holdfast_storage::Error>());
+        let sandbox = room.and_then(|source| source.downcast_ref::<holdfast_sandbox::Failure>());
+        repository.is_some_and(holdfast_repository::Error::tells_of_the_source)
+            || storage.is_some_and(holdfast_storage::Error::tells_of_the_source)
+            || sandbox.is_some_and(holdfast_sandbox::Failure::tells_of_the_source)
     }
 
     /// Whether the catalog could not take a change, and may take the same one later.
@@ -161,27 +151,28 @@ impl From<holdfast_storage::Error> for Error {
 impl From<holdfast_sandbox::Failure> for Error {
     fn from(failure: holdfast_sandbox::Failure) -> Self {
         use holdfast_sandbox::Failure;
-        let message = failure.to_string();
-        let (kind, code, hint) = match failure {
+        let (kind, code, hint) = match &failure {
             Failure::Reported { code, hint, retryable, .. } | Failure::Host { code, hint, retryable, .. } => {
-                (if retryable { ErrorKind::Unavailable } else { ErrorKind::Unprocessable }, code, hint)
+                let kind = if *retryable { ErrorKind::Unavailable } else { ErrorKind::Unprocessable };
+                (kind, code.as_str(), hint.clone())
             }
             Failure::Trapped { .. } => (
                 ErrorKind::Internal,
-                "plugin-crashed".to_owned(),
+                "plugin-crashed",
                 Some("This is a fault of the plugin; the job's log holds what it said last.".to_owned()),
             ),
             Failure::Limit { limit, .. } => {
-                (ErrorKind::Unprocessable, "plugin-limit".to_owned(), Some(limit_hint(limit)))
+                (ErrorKind::Unprocessable, "plugin-limit", Some(limit_hint(limit)))
             }
-            Failure::Cancelled => (ErrorKind::Unprocessable, "cancelled".to_owned(), None),
+            Failure::Cancelled => (ErrorKind::Unprocessable, "cancelled", None),
             Failure::Unusable(_) => (
                 ErrorKind::Unprocessable,
-                "plugin-unusable".to_owned(),
+                "plugin-unusable",
                 Some("A plugin is a WebAssembly component of the world `engine` of holdfast:engine; `wit/README.md` says how to build one.".to_owned()),
             ),
         };
-        Self { kind, code, message, hint, source: None }
+        let code = code.to_owned();
+        Self::of_room(kind, &code, hint, failure)
     }
 }
 
@@ -194,5 +185,37 @@ fn limit_hint(limit: &str) -> String {
             )
         }
         _ => "Nothing else was affected. This limit is fixed: report the plugin to its author.".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_repository::{BackupId, Error as Repository};
+    use holdfast_sandbox::Failure;
+    use holdfast_storage::{Attempt, Error as Storage, Operation};
+
+    use super::*;
+
+    #[test]
+    fn each_room_says_of_its_errors_whether_another_target_may_do() {
+        let location = "file:///there".to_owned();
+        let attempt = Attempt::new(Operation::Get, "packs/1", "file:///there");
+        let of_guest = |is_of_the_source| Failure::Host {
+            code: "storage-full".to_owned(),
+            message: "no room".to_owned(),
+            hint: None,
+            retryable: false,
+            is_of_the_source,
+        };
+        let lost = Repository::Lost { path: "packs/1".to_owned(), location: location.clone() };
+        let away = Storage::Unreachable { attempt, detail: "cut off".to_owned() };
+        for tells in [Error::from(lost), Repository::from(away).into(), of_guest(true).into()] {
+            assert!(tells.tells_of_the_source(), "{tells}");
+        }
+        let absent = Repository::NoKey { backup: BackupId::random() };
+        let bad = Storage::BadUrl { url: location, reason: "it has no host".to_owned() };
+        for other in [absent.into(), bad.into(), of_guest(false).into(), Error::invalid("lost-object", "made up")] {
+            assert!(!Error::tells_of_the_source(&other), "{other}");
+        }
     }
 }

@@ -475,19 +475,14 @@ impl Error {
         let hint = match self {
             Self::Storage(error) => return error.hint(),
             Self::BackupBroken(error) => return error.hint(),
-            Self::Damaged { .. }
-            | Self::Unsigned { .. }
-            | Self::Sealed { .. }
-            | Self::Exchanged { .. }
-            | Self::WrongLength { .. }
-            | Self::Lost { .. }
-            | Self::Chunk { .. }
-            | Self::ChunkLost { .. } => "Read the backup from another target, and check the storage of this one.",
             Self::IndexCache { .. } => {
                 "Check the disk of the data directory, or that of the temporary directory without one, and its free space. What is damaged is made anew by itself."
             }
             Self::ChainBroken { .. } => {
                 "Something other than Holdfast changed this place. Compare it with another target before anything is written to it."
+            }
+            damaged if damaged.tells_of_the_source() => {
+                "Read the backup from another target, and check the storage of this one."
             }
             Self::NewerFormat { .. } => "Use the version of Holdfast that wrote it, or a newer one.",
             Self::OtherRepository { .. } => "Choose another place or prefix: each repository needs one of its own.",
@@ -546,6 +541,24 @@ impl Error {
             _ => return None,
         };
         Some(hint.to_owned())
+    }
+
+    /// Whether it tells of the place that was read, or of what lies there: another place may have it.
+    pub fn tells_of_the_source(&self) -> bool {
+        match self {
+            Self::Storage(error) => error.tells_of_the_source(),
+            Self::BackupBroken(error) => error.tells_of_the_source(),
+            Self::Damaged { .. }
+            | Self::Unsigned { .. }
+            | Self::Sealed { .. }
+            | Self::Exchanged { .. }
+            | Self::WrongLength { .. }
+            | Self::Lost { .. }
+            | Self::ChainBroken { .. }
+            | Self::Chunk { .. }
+            | Self::ChunkLost { .. } => true,
+            _ => false,
+        }
     }
 
     /// Trying again cannot help.

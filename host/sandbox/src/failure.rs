@@ -14,6 +14,8 @@ pub enum Failure {
         hint: Option<String>,
         /// Whether the same call may succeed later.
         retryable: bool,
+        /// Whether it tells of the target that keeps the archive: that it is damaged, or does not answer.
+        is_of_the_source: bool,
     },
     /// The guest ended in a trap of its own making.
     #[error("the plugin crashed: {message}")]
@@ -47,12 +49,19 @@ pub enum Failure {
         hint: Option<String>,
         /// Whether the same call may succeed later.
         retryable: bool,
+        /// Whether it tells of the target that keeps the archive: that it is damaged, or does not answer.
+        is_of_the_source: bool,
     },
 }
 
 impl Failure {
+    /// Whether it tells of the target that keeps the archive: another one may have it.
+    pub fn tells_of_the_source(&self) -> bool {
+        matches!(self, Self::Reported { is_of_the_source: true, .. } | Self::Host { is_of_the_source: true, .. })
+    }
+
     /// A failure of the host's own that no operator can mend and that waiting may.
     pub(crate) fn host(code: &str, message: String) -> Self {
-        Self::Host { code: code.to_owned(), message, hint: None, retryable: true }
+        Self::Host { code: code.to_owned(), message, hint: None, retryable: true, is_of_the_source: false }
     }
 }

@@ -87,7 +87,7 @@ impl Ended {
 /// What only the plugin's author can mend.
 fn defect(code: &str, message: String) -> Failure {
     let hint = Some("This is a defect of the plugin: report it to its author.".to_owned());
-    Failure::Host { code: code.to_owned(), message, hint, retryable: false }
+    Failure::Host { code: code.to_owned(), message, hint, retryable: false, is_of_the_source: false }
 }
 
 /// Calls `describe`, which depends on nothing and so gets nothing.
@@ -219,12 +219,13 @@ fn reported(error: Error, told: &Told, mark: &Mark) -> Failure {
     let hint = error.hint.as_ref().map(|hint| harmless(hint, MESSAGE));
     let failure = told.failure.as_ref().filter(|told| told.code == error.code);
     let retryable = failure.map_or(error.retryable, |told| told.retryable);
+    let is_of_the_source = failure.is_some() && told.is_of_the_source;
     // Word by word the host's own; with one word more it is the plugin that speaks.
     let said = |told: &&Error| {
         told.code == error.code && told.message == error.message && (hint.is_none() || told.hint == error.hint)
     };
     if let Some(told) = told.failure.iter().chain(&told.refusal).find(said) {
-        return Failure::Host { code, message, hint: told.hint.clone(), retryable };
+        return Failure::Host { code, message, hint: told.hint.clone(), retryable, is_of_the_source };
     }
     let message = match message.as_str() {
         "" => "the plugin failed without a reason".to_owned(),
@@ -234,7 +235,7 @@ fn reported(error: Error, told: &Told, mark: &Mark) -> Failure {
         Some(words) => Some(mark.on(&words)),
         None => failure.and_then(|told| told.hint.clone()),
     };
-    Failure::Reported { code, message, hint, retryable }
+    Failure::Reported { code, message, hint, retryable, is_of_the_source }
 }
 
 /// Why the call did not return at all.
@@ -284,7 +285,7 @@ mod tests {
     #[test]
     fn only_word_by_word_does_a_strangers_plugin_speak_for_the_host() {
         let own = error("no room at /srv", Some("Make room."));
-        let told = Told { failure: Some(Error { retryable: true, ..own.clone() }), refusal: None };
+        let told = Told { failure: Some(Error { retryable: true, ..own.clone() }), ..Told::default() };
         let said = |error: Error| match reported(error, &told, &Mark::new(Author::Stranger, "redis")) {
             Failure::Host { message, hint, retryable, .. } => ("host", message, hint, retryable),
             Failure::Reported { message, hint, retryable, .. } => ("plugin", message, hint, retryable),

@@ -27,6 +27,8 @@ use crate::wasi;
 pub(crate) struct Told {
     /// Of the host's own work.
     pub(crate) failure: Option<Error>,
+    /// Whether that tells of the target that keeps the archive.
+    pub(crate) is_of_the_source: bool,
     /// Of what the guest asked for.
     pub(crate) refusal: Option<Error>,
 }

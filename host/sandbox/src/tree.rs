@@ -165,6 +165,7 @@ impl Root {
             message: format!("cannot open the directory {}: {error}", path.display()),
             hint: Some("Create the directory, and let the user that runs this appliance write to it.".to_owned()),
             retryable: false,
+            is_of_the_source: false,
         })
     }
 

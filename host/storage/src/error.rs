@@ -419,6 +419,11 @@ impl Error {
                 | Self::Stopped { .. }
         )
     }
+
+    /// Whether it tells of the place, or of what lies there: another place may have it. The others tell of what was asked, or of us.
+    pub fn tells_of_the_source(&self) -> bool {
+        !matches!(self, Self::BadPath { .. } | Self::BadUrl { .. } | Self::BadSetting { .. } | Self::Stopped { .. })
+    }
 }
 
 /// A URL as it may be shown: user, password and query are cut out, for somebody may have put a key there.

@@ -13,6 +13,8 @@ pub enum CallError {
     Refused(Error),
     /// The guest is told, and the host remembers: its own storage or disk failed.
     Failed(Error),
+    /// The same, and it tells of the target that keeps the archive.
+    SourceFailed(Error),
     /// The guest is ended.
     Stopped(wasmtime::Error),
 }
@@ -42,7 +44,7 @@ impl CallError {
     #[cfg(test)]
     pub(crate) fn code(&self) -> Option<&str> {
         match self {
-            Self::Refused(error) | Self::Failed(error) => Some(&error.code),
+            Self::Refused(error) | Self::Failed(error) | Self::SourceFailed(error) => Some(&error.code),
             Self::Stopped(_) => None,
         }
     }
@@ -77,6 +79,7 @@ impl From<Repository> for CallError {
             | Repository::NotAFile { .. }
             | Repository::SizeMismatch { .. }
             | Repository::AnnotationsTooLong { .. } => Self::Refused(told(error.code(), false)),
+            _ if error.tells_of_the_source() => Self::SourceFailed(told(error.code(), !error.is_permanent())),
             _ => Self::Failed(told(error.code(), !error.is_permanent())),
         }
     }
@@ -90,7 +93,11 @@ impl Host for State {
                 Ok(error)
             }
             CallError::Failed(error) => {
-                self.told.failure = Some(error.clone());
+                (self.told.failure, self.told.is_of_the_source) = (Some(error.clone()), false);
+                Ok(error)
+            }
+            CallError::SourceFailed(error) => {
+                (self.told.failure, self.told.is_of_the_source) = (Some(error.clone()), true);
                 Ok(error)
             }
             CallError::Stopped(error) => Err(error),
