@@ -9,6 +9,8 @@ use holdfast_catalog::{
 use holdfast_repository::Verification;
 use holdfast_sandbox::Description;
 
+use crate::jobs::{JobKind, replicate};
+use crate::losses::Lost;
 use crate::plugins::Loaded;
 use crate::policies::Retained;
 use crate::resources::{
@@ -272,10 +274,20 @@ pub(crate) fn job(row: &JobRow) -> Job {
         id: row.id.clone(),
         kind: row.kind.clone(),
         state: row.state.to_string(),
+/// What a job is at. A copy that was queued for later waits for nothing but the window of its target.
+fn phase(row: &JobRow) -> String {
+    let is_for_later = row.state == JobState::Queued && row.attempts == 0 && row.not_before_ms > clock::now_ms();
+    if is_for_later && row.kind == JobKind::Replicate.name() {
+        replicate::waits_until(row.not_before_ms)
+    } else {
+        row.progress.phase.clone()
+    }
+}
+
         attempts: row.attempts,
         subject: row.subject.clone(),
         progress: Progress {
-            phase: row.progress.phase.clone(),
+            phase: phase(row),
             done: row.progress.done,
             total: row.progress.total,
             unit: row.progress.unit.clone(),

@@ -51,17 +51,31 @@ impl Repository {
         backup: BackupId,
         progress: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<Copied, Error> {
+        let copied = self.copy_backup_while(source, domain, backup, progress, &|| true).await?;
+        Ok(copied.unwrap_or_default())
+    }
+
+    /// The same for as long as `goes_on` says so, which is asked after each object: `None` where it was stopped before all of them were sent. Those
+    /// that are on their way then arrive, and are not sent again by the next copy.
+    pub async fn copy_backup_while(
+        &self,
+        source: &Repository,
+        domain: DomainId,
+        backup: BackupId,
+        progress: &(dyn Fn(u64, u64) + Send + Sync),
+        goes_on: &(dyn Fn() -> bool + Send + Sync),
+    ) -> Result<Option<Copied>, Error> {
         self.writable()?;
         let from = source.state(domain).await?;
         source.require(&from, backup)?;
         let here = self.state(domain).await?;
         if here.backups.contains_key(&backup) {
-            return Ok(Copied::default());
+            return Ok(Some(Copied::default()));
         }
         self.require_reserve().await?;
         let began_ms = self.now_ms();
         let plan = self.plan(source, &from, &here, domain, backup).await?;
-        let copied = self.send(source, &plan.objects, progress).await?;
+        let Some(copied) = self.send(source, &plan.objects, progress, goes_on).await? else { return Ok(None) };
         let (fresh, indexes) = self.send_under_new_names(source, domain, &plan).await?;
         self.publish_new_keyring().await?;
         let record = from.records.get(&backup).ok_or(Error::NoSuchBackup { backup, location: source.location() })?;
@@ -91,7 +105,7 @@ impl Repository {
         if component != Digest::of(&[]) {
             self.look_after_component(component, source.component(component)).await;
         }
-        Ok(copied)
+        Ok(Some(copied))
     }
 
     async fn plan(
@@ -234,13 +248,14 @@ impl Repository {
         if refs.parent.is_some() { Err(Error::DependentRefs { backup }) } else { Ok(refs) }
     }
 
-    /// Sends objects, a few at a time.
+    /// Sends objects, a few at a time, for as long as that goes on.
     async fn send(
         &self,
         source: &Repository,
         objects: &[Object],
         progress: &(dyn Fn(u64, u64) + Send + Sync),
-    ) -> Result<Copied, Error> {
+        goes_on: &(dyn Fn() -> bool + Send + Sync),
+    ) -> Result<Option<Copied>, Error> {
         let total = objects.iter().map(|(_, length, _)| length).sum();
         let (mut done, mut copied) = (0, Copied::default());
         progress(done, total);
@@ -257,8 +272,11 @@ impl Repository {
                 copied.bytes += length;
             }
             progress(done, total);
+            if done < total && !goes_on() {
+                return Ok(None);
+            }
         }
-        Ok(copied)
+        Ok(Some(copied))
     }
 
     /// Whether the object had to be sent.

@@ -115,6 +115,14 @@ fn a_closed_window_keeps_copies_waiting_and_last_copies_are_not_forgotten() -> R
     setting.appliance.run(["target", "edit", "vault", "--set", &closed_window()?])?.done()?;
     let backup = setting.appliance.back_up(INSTANCE, "primary")?;
     ensure(status(&setting, "vault")?["behind"] == 1, || "it was copied outside of the window".into())?;
+    holdfast_tests::wait_until("a job says what the copy waits for", std::time::Duration::from_secs(120), || {
+        let jobs = setting.appliance.list(&["job", "list"])?;
+        let waits = |job: &serde_json::Value| {
+            let phase = job["progress"]["phase"].as_str().unwrap_or_default();
+            job["state"] == "Queued" && phase.starts_with("waits for its window until")
+        };
+        Ok(jobs.iter().any(waits).then_some(()))
+    })?;
 
     // The primary holds what lies nowhere else. It cannot be forgotten, whatever its role.
     setting.appliance.run(["target", "promote", "vault"])?.done()?;
