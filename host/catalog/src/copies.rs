@@ -6,7 +6,7 @@ use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Fault;
-use crate::rows::{Columns, all, integer, json, put, read_count, read_word};
+use crate::rows::{Columns, all, integer, of_backups, put, read_count, read_word};
 use crate::{BackupRow, Catalog, CopyState, Error, backups, targets};
 
 /// A backup's copy at a target.
@@ -164,13 +164,7 @@ impl Catalog {
 
 /// All copies of these backups, by backup's uid.
 pub(crate) fn of(db: &Connection, backup_uids: &[String]) -> Result<BTreeMap<String, Vec<CopyRow>>, Fault> {
-    let query =
-        "SELECT * FROM copies WHERE backup_uid IN (SELECT value FROM json_each(?1)) ORDER BY backup_uid, target_uid";
-    let mut copies = BTreeMap::<_, Vec<_>>::new();
-    for copy in all(db, query, params![json(&backup_uids)?], from_row)? {
-        copies.entry(copy.backup_uid.clone()).or_default().push(copy);
-    }
-    Ok(copies)
+    of_backups(db, "copies", backup_uids, from_row, |row| &row.backup_uid)
 }
 
 /// All copies of finished backups.

@@ -6,7 +6,7 @@ use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Fault;
-use crate::rows::{Columns, all, integer, json, put, read_count, read_json};
+use crate::rows::{Columns, all, integer, json, of_backups, put, read_count, read_json};
 use crate::{Catalog, Error};
 
 /// What of a backup is lost at one target.
@@ -72,13 +72,7 @@ impl Catalog {
 
 /// By backup's uid.
 pub(crate) fn of(db: &Connection, backup_uids: &[String]) -> Result<BTreeMap<String, Vec<LossRow>>, Fault> {
-    let query =
-        "SELECT * FROM losses WHERE backup_uid IN (SELECT value FROM json_each(?1)) ORDER BY backup_uid, target_uid";
-    let mut losses = BTreeMap::<_, Vec<_>>::new();
-    for row in all(db, query, params![json(&backup_uids)?], from_row)? {
-        losses.entry(row.backup_uid.clone()).or_default().push(row);
-    }
-    Ok(losses)
+    of_backups(db, "losses", backup_uids, from_row, |row| &row.backup_uid)
 }
 
 /// All that is known to be lost.

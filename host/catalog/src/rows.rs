@@ -47,6 +47,24 @@ pub(crate) fn all<T>(db: &Connection, query: &str, params: impl Params, read: Fr
     Ok(db.prepare_cached(query)?.query_map(params, read)?.collect::<Result<_, _>>()?)
 }
 
+/// The rows of these backups in a table that has some for each target, by backup's uid.
+pub(crate) fn of_backups<T>(
+    db: &Connection,
+    table: &str,
+    backup_uids: &[String],
+    read: FromRow<T>,
+    backup_uid: fn(&T) -> &String,
+) -> Result<BTreeMap<String, Vec<T>>, Fault> {
+    let query = format!(
+        "SELECT * FROM {table} WHERE backup_uid IN (SELECT value FROM json_each(?1)) ORDER BY backup_uid, target_uid"
+    );
+    let mut rows = BTreeMap::<_, Vec<_>>::new();
+    for row in all(db, &query, [json(&backup_uids)?], read)? {
+        rows.entry(backup_uid(&row).clone()).or_default().push(row);
+    }
+    Ok(rows)
+}
+
 /// The one row that a query gives, if any.
 pub(crate) fn one<T>(db: &Connection, query: &str, params: impl Params, read: FromRow<T>) -> Result<Option<T>, Fault> {
     Ok(db.prepare_cached(query)?.query_row(params, read).optional()?)

@@ -171,6 +171,16 @@ pub(crate) fn storage(row: &TargetRow, keyring: &Keyring) -> Result<Arc<dyn Stor
     })
 }
 
+/// All targets but this one, opened, or why they cannot be.
+pub(crate) async fn others(state: &State, uid: &str) -> Result<Vec<(TargetRow, Result<Repository, Error>)>, Error> {
+    let mut others = Vec::new();
+    for other in state.catalog.targets().await?.into_iter().filter(|other| other.uid != uid) {
+        let opened = state.repository(&other).await;
+        others.push((other, opened));
+    }
+    Ok(others)
+}
+
 /// When a target is copied to, and how fast.
 pub(crate) fn pace(row: &TargetRow) -> Result<Pace, Error> {
     Pace::take(&mut row.settings.clone())

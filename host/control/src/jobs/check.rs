@@ -10,7 +10,7 @@ use holdfast_sandbox::Events;
 use serde::{Deserialize, Serialize};
 
 use super::look::Look;
-use super::{Context, stop_if_cancelled};
+use super::{Context, kept, stop_if_cancelled};
 use crate::resources::{CheckReport, DamagedObject};
 use crate::{Error, ErrorKind, targets};
 
@@ -102,16 +102,11 @@ impl Progress {
     }
 
     async fn load(context: &Context) -> Result<Self, Error> {
-        let kept = context.state.catalog.meta(&Self::key(context)).await?;
-        // What another version left is no place to go on from.
-        Ok(kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default())
+        kept::load(&context.state, &Self::key(context)).await
     }
 
     async fn save(&self, context: &Context) -> Result<(), Error> {
-        let bytes = serde_json::to_vec(self).map_err(|error| {
-            Error::new(ErrorKind::Internal, "encoding", format!("encoding a check's place failed: {error}"))
-        })?;
-        Ok(context.state.catalog.set_meta(&Self::key(context), &bytes).await?)
+        kept::save(&context.state, &Self::key(context), self).await
     }
 
     async fn forget(self, context: &Context) -> Result<(), Error> {

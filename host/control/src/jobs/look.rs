@@ -11,10 +11,10 @@ use holdfast_repository::{Damage, DomainId, Loss, Repository};
 use holdfast_sandbox::Events;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, export};
+use super::{Context, export, kept};
 use crate::appliance::State;
 use crate::resources::{CheckReport, DamagedObject, LostRange};
-use crate::{Error, ErrorKind, clock};
+use crate::{Error, clock, targets};
 
 /// Findings that a report lists one by one; it always has their number.
 const LISTED: usize = 10_000;
@@ -170,10 +170,9 @@ fn range(Loss { entry, start, end, .. }: Loss) -> LostRangeRow {
 
 /// All other targets that can be opened.
 async fn sources(context: &Context, target: &TargetRow) -> Result<Vec<Repository>, Error> {
-    let state = &context.state;
     let mut sources = Vec::new();
-    for source in state.catalog.targets().await?.into_iter().filter(|source| source.uid != target.uid) {
-        match state.repository(&source).await {
+    for (source, opened) in targets::others(&context.state, &target.uid).await? {
+        match opened {
             Ok(repository) => sources.push(repository),
             Err(error) => context.reporter.log("warn", &format!("cannot heal from {}: {error}", source.name)),
         }
@@ -191,19 +190,14 @@ impl Known {
     }
 
     async fn load(state: &State, target: &TargetRow) -> Result<Self, Error> {
-        let kept = state.catalog.meta(&Self::key(target)).await?;
-        // What another version left is found again by the next look that reads all.
-        Ok(kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default())
+        kept::load(state, &Self::key(target)).await
     }
 
     async fn save(&self, state: &State, target: &TargetRow) -> Result<(), Error> {
         if self.0.is_empty() {
             return Ok(state.catalog.remove_meta(&Self::key(target)).await?);
         }
-        let bytes = serde_json::to_vec(self).map_err(|error| {
-            Error::new(ErrorKind::Internal, "encoding", format!("encoding what is damaged failed: {error}"))
-        })?;
-        Ok(state.catalog.set_meta(&Self::key(target), &bytes).await?)
+        kept::save(state, &Self::key(target), self).await
     }
 
     fn of(&self, domain: DomainId) -> Vec<holdfast_repository::Digest> {

@@ -6,6 +6,7 @@ pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod expire;
 pub(crate) mod export;
+mod kept;
 mod look;
 pub(crate) mod prune;
 mod queue;

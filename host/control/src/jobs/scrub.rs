@@ -10,10 +10,10 @@ use holdfast_sandbox::Events;
 use serde::{Deserialize, Serialize};
 
 use super::look::Look;
-use super::{Context, JobKind, stop_if_cancelled};
+use super::{Context, JobKind, kept, stop_if_cancelled};
 use crate::appliance::State;
 use crate::resources::{CheckReport, TargetScrub};
-use crate::{Error, ErrorKind, clock, targets};
+use crate::{Error, clock, targets};
 
 /// Milliseconds between two turns.
 pub(super) const EVERY_MS: i64 = 3 * 60 * 60 * 1000;
@@ -222,16 +222,11 @@ impl Scrubbing {
     }
 
     async fn load(state: &State, target: &TargetRow) -> Result<Self, Error> {
-        let kept = state.catalog.meta(&Self::key(target)).await?;
-        // What another version left is no place to go on from.
-        Ok(kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default())
+        kept::load(state, &Self::key(target)).await
     }
 
     async fn save(&self, state: &State, target: &TargetRow) -> Result<(), Error> {
-        let bytes = serde_json::to_vec(self).map_err(|error| {
-            Error::new(ErrorKind::Internal, "encoding", format!("encoding a scrub's place failed: {error}"))
-        })?;
-        Ok(state.catalog.set_meta(&Self::key(target), &bytes).await?)
+        kept::save(state, &Self::key(target), self).await
     }
 }
 
