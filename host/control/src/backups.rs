@@ -1,7 +1,9 @@
 //! Operations on backups.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use holdfast_catalog::{
     BackupRow, BackupState, CopyRow, CopyState, HoldRow, IdempotencyKey, InsertedBackup, InstanceRow, LossRow,
     TargetRow,
@@ -414,7 +416,7 @@ pub(crate) async fn must_be_whole(state: &State, row: &BackupRow, from: Option<&
     let targets = state.catalog.targets().await?;
     let of = views::Copies { copies: &copies, losses: &losses, targets: &targets };
     let (reason, hint) = views::LOST;
-    if of.are_all_damaged() {
+    if of.is_damaged() {
         return Err(Error::unprocessable(
             "backup-damaged",
             format!("{} cannot be restored: {reason}", row.full_name()),
@@ -425,7 +427,8 @@ pub(crate) async fn must_be_whole(state: &State, row: &BackupRow, from: Option<&
     match asked.filter(|target| of.lost_at(target).is_some()) {
         Some(target) => {
             let message = format!("parts of {} are lost at {}", row.full_name(), target.name);
-            Err(Error::unprocessable("backup-damaged", message).hint("Leave --from out: another target has all of it."))
+            Err(Error::unprocessable("backup-damaged", message)
+                .hint("Leave --from out: what is lost there comes from another target."))
         }
         None => Ok(()),
     }
@@ -469,6 +472,21 @@ pub(crate) async fn open_there(
     let repository = state.repository(target).await?;
     let reader = repository.open_backup(domain, id).await?;
     Ok((repository, reader))
+}
+
+/// Has what is damaged at a target looked for at all others, whether they hold this backup or not: chunks are shared. Those that do not answer when
+/// the first chunk is missing are left out.
+pub(crate) fn look_elsewhere_too(state: &Arc<State>, reader: &BackupReader, target: &TargetRow) {
+    let (state, uid) = (Arc::clone(state), target.uid.clone());
+    reader.look_also_at(move || {
+        let (state, uid) = (Arc::clone(&state), uid.clone());
+        async move {
+            let others =
+                targets::others(&state, &uid).await.inspect_err(|error| tracing::warn!(%error, "no other targets"));
+            others.unwrap_or_default().into_iter().filter_map(|(_, opened)| opened.ok()).collect()
+        }
+        .boxed()
+    });
 }
 
 /// There is nothing to read a backup from.

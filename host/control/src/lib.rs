@@ -14,6 +14,7 @@ mod fixtures;
 mod instances;
 mod jobs;
 mod keys;
+mod losses;
 mod names;
 mod pace;
 mod plugins;

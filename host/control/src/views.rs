@@ -112,14 +112,19 @@ pub(crate) struct Copies<'a> {
 }
 
 impl Copies<'_> {
-    /// Whether every copy, of those that are durable, is known to have losses.
-    pub(crate) fn are_all_damaged(&self) -> bool {
+    /// Whether something of it is known to be lost at every target where it is durable. What only some of them lack a restore takes from the
+    /// others.
+    pub(crate) fn is_damaged(&self) -> bool {
         let is_durable = |target: &&TargetRow| {
             let mut copies = self.copies.iter();
             copies.any(|copy| copy.target_uid == target.uid && copy.state == CopyState::Durable)
         };
-        let mut holders = self.targets.iter().filter(is_durable).peekable();
-        holders.peek().is_some() && holders.all(|target| self.lost_at(target).is_some())
+        let mut lost: Option<Lost> = None;
+        for holder in self.targets.iter().filter(is_durable) {
+            let here = self.lost_at(holder).map_or_else(Lost::nothing, Lost::of);
+            lost = Some(lost.map_or_else(|| here.clone(), |before| before.and(&here)));
+        }
+        lost.is_some_and(|lost| !lost.is_nothing())
     }
 
     /// What is lost at a target.
@@ -136,7 +141,7 @@ pub(crate) const LOST: (&str, &str) = (
 
 pub(crate) fn backup(row: &BackupRow, of: Copies<'_>, retained: Option<&Retained>) -> Backup {
     let Copies { copies, targets, .. } = of;
-    let is_lost = row.state == BackupState::Succeeded && of.are_all_damaged();
+    let is_lost = row.state == BackupState::Succeeded && of.is_damaged();
     let (lost_reason, lost_hint) = is_lost.then_some(LOST).unzip();
     let sites = targets.iter().map(|target| {
         let copy = copies.iter().find(|copy| copy.target_uid == target.uid);
@@ -269,11 +274,6 @@ pub(crate) fn target(row: &TargetRow, counts: TargetCounts, scrub: TargetScrub) 
     }
 }
 
-pub(crate) fn job(row: &JobRow) -> Job {
-    Job {
-        id: row.id.clone(),
-        kind: row.kind.clone(),
-        state: row.state.to_string(),
 /// What a job is at. A copy that was queued for later waits for nothing but the window of its target.
 fn phase(row: &JobRow) -> String {
     let is_for_later = row.state == JobState::Queued && row.attempts == 0 && row.not_before_ms > clock::now_ms();
@@ -284,6 +284,11 @@ fn phase(row: &JobRow) -> String {
     }
 }
 
+pub(crate) fn job(row: &JobRow) -> Job {
+    Job {
+        id: row.id.clone(),
+        kind: row.kind.clone(),
+        state: row.state.to_string(),
         attempts: row.attempts,
         subject: row.subject.clone(),
         progress: Progress {

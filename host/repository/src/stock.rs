@@ -197,7 +197,7 @@ impl Stocks {
 
 impl Repository {
     /// A domain's chunks at this target.
-    async fn chunks(&self, domain: DomainId) -> Result<Arc<Chunks>, Error> {
+    pub(crate) async fn chunks(&self, domain: DomainId) -> Result<Arc<Chunks>, Error> {
         let state = self.state(domain).await?;
         let index = self.index_or_footers(domain, &state).await?;
         let secrets = self.inner.keyring.current().domain(domain)?.chunk_secrets();

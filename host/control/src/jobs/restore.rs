@@ -1,5 +1,5 @@
-//! The restore job: opens the backup, lets its plugin write the directories, and leaves nothing half done. Where a target turns out to be
-//! damaged or goes away, it begins anew from the next one that has the backup.
+//! The restore job: opens the backup, lets its plugin write the directories, and leaves nothing half done. What is damaged at a target comes from
+//! the others, unless one was asked for by name; where a target goes away, it begins anew from the next one that has the backup.
 
 use std::sync::Arc;
 
@@ -38,10 +38,15 @@ pub(super) async fn run(context: &Context) -> Result<serde_json::Value, Error> {
     let mut failure = None;
     for target in backups::sources(state, &row, request.from.as_deref()).await? {
         let restored = match backups::open_there(state, &row, &target).await {
-            Ok(opened) => match from_opened(context, &row, opened, &directories).await {
-                Err(error) if !error.tells_of_the_source() => return Err(error),
-                restored => restored,
-            },
+            Ok((repository, reader)) => {
+                if request.from.is_none() {
+                    backups::look_elsewhere_too(state, &reader, &target);
+                }
+                match from_opened(context, &row, (repository, reader), &directories).await {
+                    Err(error) if !error.tells_of_the_source() => return Err(error),
+                    restored => restored,
+                }
+            }
             Err(error) => Err(error),
         };
         match restored {
@@ -65,7 +70,14 @@ async fn from_opened(
 ) -> Result<serde_json::Value, Error> {
     let plugins = &context.state.plugins;
     let plugin = plugins.for_backup(&row.engine, &repository, reader.component()).await?;
-    write(&plugin, reader, directories, plugins.limits(), context.watch()).await
+    let restored = write(&plugin, reader.clone(), directories, plugins.limits(), context.watch()).await;
+    let found = reader.found_elsewhere();
+    if found > 0 {
+        let message =
+            format!("{found} chunks are damaged or gone at {} and came from other targets", repository.location());
+        context.reporter.log("warn", &message);
+    }
+    restored
 }
 
 /// Restores into checked directories; if that fails, they are emptied again.

@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 
+use super::elsewhere::Elsewhere;
 use super::windows::Windows;
 use crate::chunk::{ChunkError, ChunkHash, ChunkId, ChunkKind, ChunkSecrets};
 use crate::format::path;
@@ -26,6 +27,8 @@ pub(crate) struct Chunks {
     domain: DomainId,
     index: IndexTable,
     secrets: ChunkSecrets,
+    /// Where else a chunk may be that is damaged or gone here.
+    pub(super) elsewhere: OnceLock<Elsewhere>,
     windows: Windows,
     /// The most recently used last.
     cache: Mutex<VecDeque<(ChunkHash, Bytes)>>,
@@ -33,7 +36,8 @@ pub(crate) struct Chunks {
 
 impl Chunks {
     pub(crate) fn new(place: Place, pool: Pool, domain: DomainId, index: IndexTable, secrets: ChunkSecrets) -> Self {
-        Self { place, pool, domain, index, secrets, windows: Windows::default(), cache: Mutex::default() }
+        let (elsewhere, windows, cache) = (OnceLock::new(), Windows::default(), Mutex::default());
+        Self { place, pool, domain, index, secrets, elsewhere, windows, cache }
     }
 
     pub(crate) fn pool(&self) -> &Pool {
@@ -42,6 +46,10 @@ impl Chunks {
 
     pub(crate) fn place(&self) -> &Place {
         &self.place
+    }
+
+    pub(super) fn domain(&self) -> DomainId {
+        self.domain
     }
 
     /// Bytes of the pack that holds what lies at `location`.
@@ -96,37 +104,53 @@ impl Chunks {
         chain: &[Bytes],
         plaintext: &mut [u8],
     ) -> Result<(), Error> {
+        if chain.is_empty() {
+            return Err(Error::ChunkLost { id: hex::encode(hash.id().0) });
+        }
         opener.open_into(&self.secrets, kind, hash, chain, plaintext).map_err(Error::broken(hash))
     }
 
+    /// Opens a chunk on the pool, of whatever length it is, given its sealed bytes and those of its bases.
+    pub(super) async fn open_chain(
+        self: &Arc<Self>,
+        kind: ChunkKind,
+        hash: ChunkHash,
+        chain: Vec<Bytes>,
+    ) -> Result<Bytes, Error> {
+        let chunks = Arc::clone(self);
+        let opened = self.pool.run(move |codec| codec.opener.open(&chunks.secrets, kind, &hash, &chain)).await?;
+        Ok(Bytes::from(opened.map_err(Error::broken(&hash))?))
+    }
+
     /// One list or table chunk, or a data chunk that is read for itself.
-    pub(crate) async fn fetch(self: &std::sync::Arc<Self>, kind: ChunkKind, hash: ChunkHash) -> Result<Bytes, Error> {
+    pub(crate) async fn fetch(self: &Arc<Self>, kind: ChunkKind, hash: ChunkHash) -> Result<Bytes, Error> {
         if let Some(kept) = self.kept(&hash) {
             return Ok(kept);
         }
+        let opened = match self.fetch_here(kind, hash).await {
+            Err(reason) => self.look_elsewhere(kind, hash, reason).await?,
+            opened => opened?,
+        };
+        self.keep(hash, opened.clone());
+        Ok(opened)
+    }
+
+    async fn fetch_here(self: &Arc<Self>, kind: ChunkKind, hash: ChunkHash) -> Result<Bytes, Error> {
         let mut chain = Vec::with_capacity(1);
         for location in self.locate(&hash)? {
             let range = u64::from(location.offset)..u64::from(location.offset) + u64::from(location.length);
             chain.push(self.sealed(&location, range).await?);
         }
-        let chunks = std::sync::Arc::clone(self);
-        let opened = self.pool.run(move |codec| codec.opener.open(&chunks.secrets, kind, &hash, &chain)).await?;
-        let opened = Bytes::from(opened.map_err(Error::broken(&hash))?);
-        self.keep(hash, opened.clone());
-        Ok(opened)
+        self.open_chain(kind, hash, chain).await
     }
 
     /// The leaf of a tree that holds the byte at `offset`.
-    pub(super) async fn leaf(self: &std::sync::Arc<Self>, tree: &Tree, offset: u64) -> Result<Node, Error> {
+    pub(super) async fn leaf(self: &Arc<Self>, tree: &Tree, offset: u64) -> Result<Node, Error> {
         self.reach(tree, offset).await.map_err(|(_, error)| error)
     }
 
     /// The same; the error comes with all the bytes, from `offset` on, that cannot be reached for the same reason.
-    pub(super) async fn reach(
-        self: &std::sync::Arc<Self>,
-        tree: &Tree,
-        offset: u64,
-    ) -> Result<Node, (Range<u64>, Error)> {
+    pub(super) async fn reach(self: &Arc<Self>, tree: &Tree, offset: u64) -> Result<Node, (Range<u64>, Error)> {
         let root = |reason| (offset..tree.bytes, Error::damaged("the root of a tree")(reason));
         let mut node = tree.enter(offset).map_err(root)?;
         for level in (0..tree.level).rev() {

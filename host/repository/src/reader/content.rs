@@ -80,7 +80,10 @@ impl ReadAhead {
             self.schedule(chunks, range).await?;
         }
         let Some((node, coming)) = self.coming.pop_front() else { return Err(Error::WorkerStopped) };
-        let bytes = coming.await.map_err(|_| Error::WorkerStopped)??;
+        let bytes = match coming.await.map_err(|_| Error::WorkerStopped)? {
+            Err(reason) => chunks.look_elsewhere_for_leaf(&node, reason).await?,
+            bytes => bytes?,
+        };
         Ok((bytes, node.start))
     }
 
@@ -105,9 +108,9 @@ async fn open(chunks: Arc<Chunks>, mut fetches: Fetches, waiting: Vec<(Planned, 
         let chain = match fetches.chain(&planned).await {
             Ok(chain) => chain,
             Err(error) => {
-                // The first chunk that cannot be had ends the stream: the reader takes them in order.
+                // Its taker ends with it, or goes on with what is found elsewhere.
                 drop(sender.send(Err(error)));
-                return;
+                continue;
             }
         };
         let opener = Arc::clone(&chunks);

@@ -1,9 +1,11 @@
-//! Reads one backup from one target. Every byte that leaves was authenticated and compared with its hash.
+//! Reads one backup from one target, and what is damaged there from others, if there are any to look at. Every byte that leaves was authenticated and
+//! compared with its hash.
 
 mod bases;
 mod chunks;
 mod content;
 mod digest;
+mod elsewhere;
 mod entry;
 mod open;
 mod part;

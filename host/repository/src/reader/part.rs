@@ -79,9 +79,14 @@ impl PartReader {
             }
             Source::Chunks { coming, fetches } => {
                 let planned = coming.front().ok_or(Error::WorkerStopped)?;
-                let chain = fetches.chain(planned).await?;
                 let (codec, room) = opener.room(planned.length());
-                self.chunks.open_into(codec, ChunkKind::Data, &planned.node.hash, &chain, room)?;
+                let opened = match fetches.chain(planned).await {
+                    Ok(chain) => self.chunks.open_into(codec, ChunkKind::Data, &planned.node.hash, &chain, room),
+                    Err(error) => Err(error),
+                };
+                if let Err(reason) = opened {
+                    room.copy_from_slice(&self.chunks.look_elsewhere_for_leaf(&planned.node, reason).await?);
+                }
                 let start = planned.node.start;
                 coming.pop_front();
                 (start, &*room)

@@ -57,7 +57,11 @@ impl Plan {
             let id = hex::encode(node.hash.id().0);
             return Err(Error::damaged(id)(Malformed("its list says that it is longer than a chunk may be")));
         }
-        let chain = chunks.locate(&node.hash)?;
+        let chain = match chunks.locate(&node.hash) {
+            // Without a chain it does not open, and is looked for elsewhere when its turn comes.
+            Err(Error::ChunkLost { .. }) if chunks.looks_elsewhere() => Vec::new(),
+            located => located?,
+        };
         let chain = chain.into_iter().map(|location| (self.run_of(location), location)).collect();
         self.chunks.push(Planned { node, chain });
         Ok(())

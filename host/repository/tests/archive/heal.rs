@@ -16,7 +16,7 @@ const CHUNK: usize = 64 << 10;
 
 impl Appliance {
     /// Another target of the same repository that holds these backups.
-    async fn vault(&self, backups: &[&BackupRecord]) -> Self {
+    pub async fn vault(&self, backups: &[&BackupRecord]) -> Self {
         let vault = Self::at(Memory::new(), self.keyring.clone()).await.unwrap();
         for backup in backups {
             vault.repository.copy_backup(&self.repository, self.domain, backup.backup, &|_, _| ()).await.unwrap();

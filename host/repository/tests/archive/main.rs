@@ -6,6 +6,7 @@ mod bounds;
 mod check;
 mod copies;
 mod deltas;
+mod elsewhere;
 mod errors;
 mod faults;
 mod flips;

@@ -8,7 +8,7 @@ use crate::setting::{Appliance, Files, files, noise, run};
 const PART: u64 = 700_001;
 
 /// An entry's bytes, by parts of this length.
-async fn in_parts(reader: &BackupReader, opener: &mut Opener, path: &str, length: u64) -> Result<Vec<u8>, Error> {
+pub async fn in_parts(reader: &BackupReader, opener: &mut Opener, path: &str, length: u64) -> Result<Vec<u8>, Error> {
     let entry = reader.entry(path).await?;
     let mut bytes = Vec::new();
     while (bytes.len() as u64) < entry.size() {
