@@ -33,13 +33,13 @@ pub(crate) trait Verifier {
     fn is_signed(&self, message: &[u8], signature: &[u8]) -> bool;
 }
 
-/// The bytes that are signed for an object at `path`.
-fn signed_message(repository: RepositoryId, path: &str, unsigned: &[u8]) -> Vec<u8> {
+/// The bytes that are signed for an object at `path`, of whose unsigned bytes this is the hash.
+fn signed_message(repository: RepositoryId, path: &str, unsigned: blake3::Hash) -> Vec<u8> {
     let mut message = b"holdfast v1 signature\0".to_vec();
     message.extend(repository.0);
     message.extend((path.len() as u16).to_le_bytes());
     message.extend(path.as_bytes());
-    message.extend(blake3::hash(unsigned).as_bytes());
+    message.extend(unsigned.as_bytes());
     message
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn seal_envelope(
         let purpose = Purpose::object(kind, &bytes);
         seal::seal_part(&mut bytes, key, &purpose, plaintext);
     }
-    let signature = signer.sign(&signed_message(signer.repository(), path, &bytes));
+    let signature = signer.sign(&signed_message(signer.repository(), path, blake3::hash(&bytes)));
     bytes.extend(signature);
     bytes.into()
 }
@@ -79,10 +79,17 @@ impl<C: Value> Envelope<C> {
         Ok(envelope)
     }
 
-    pub(crate) fn verify(&self, verifier: &impl Verifier) -> Result<(), Error> {
+    /// Checks its signature; gives the digest of the whole object, for which its bytes need not be hashed again.
+    pub(crate) fn verify(&self, verifier: &impl Verifier) -> Result<Digest, Error> {
         let (unsigned, signature) = self.bytes.split_at(self.bytes.len() - SIGNATURE);
-        let message = signed_message(verifier.repository(), &self.path, unsigned);
-        if verifier.is_signed(&message, signature) { Ok(()) } else { Err(Error::Unsigned { path: self.path.clone() }) }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(unsigned);
+        let message = signed_message(verifier.repository(), &self.path, hasher.finalize());
+        if verifier.is_signed(&message, signature) {
+            Ok(Digest(*hasher.update(signature).finalize().as_bytes()))
+        } else {
+            Err(Error::Unsigned { path: self.path.clone() })
+        }
     }
 
     /// Opens the sealed part.
@@ -92,9 +99,9 @@ impl<C: Value> Envelope<C> {
         seal::open_part(key, &purpose, sealed).map_err(|_| Error::Sealed { path: self.path.clone() })
     }
 
-    /// The digest of the whole object.
-    pub(crate) fn digest(&self) -> Digest {
-        Digest::of(&self.bytes)
+    /// The clear part alone; the bytes go.
+    pub(crate) fn into_clear(self) -> C {
+        self.clear
     }
 
     /// For errors about what lies inside.
@@ -154,9 +161,11 @@ mod tests {
 
     #[test]
     fn an_envelope_opens_at_its_own_place_alone() {
-        let open = |path: &str, key: &Key| Envelope::<u64>::open(Kind::Index, path, sample(), key);
+        let sample = sample();
+        let open = |path: &str, key: &Key| Envelope::<u64>::open(Kind::Index, path, sample.clone(), key);
         let envelope = open("a/b", &KEY).unwrap();
         assert_eq!((envelope.clear, &**envelope.unseal(&Secret([2; 32])).unwrap()), (7, &b"inside"[..]));
+        assert_eq!(envelope.verify(&KEY).unwrap(), Digest::of(&sample));
         assert!(matches!(envelope.unseal(&Secret([3; 32])), Err(Error::Sealed { .. })));
         assert!(matches!(open("a/c", &KEY), Err(Error::Unsigned { .. })));
         assert!(matches!(open("a/b", &Key(RepositoryId([2; 16]))), Err(Error::Unsigned { .. })));

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use futures_util::future::ready;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use holdfast_storage::Storage;
 use tokio::sync::{OwnedMappedMutexGuard, OwnedMutexGuard};
@@ -15,7 +16,7 @@ use crate::envelope::Envelope;
 use crate::format::directory::StoredRecord;
 use crate::format::index::{Index, IndexClear};
 use crate::format::{Kind, path};
-use crate::heads::{Change, DomainState, SingleHeads, read_on};
+use crate::heads::{Change, DomainState, SingleHeads, Tip, read_on};
 use crate::holds::must_not_be_held;
 use crate::index::{IndexTable, Indexes};
 use crate::keyring::{Keyring, SharedKeyring, newest_generation, publish, sealed_of};
@@ -263,15 +264,16 @@ impl Repository {
     ///
     /// Errors: a head that was read before is gone or another one, which no writer of ours ever does.
     pub async fn newest_heads(&self) -> Result<Vec<HeadSeen>, Error> {
-        let mut seen = Vec::new();
-        for domain in self.inner.keyring.current().domains() {
-            let state = self.state(domain).await?;
-            let Some(tip) = state.tip else { continue };
-            self.must_hold_head(domain, tip.sequence, tip.digest).await?;
-            let (sequence, digest, written_ms) = (tip.sequence, tip.digest, tip.written_ms);
-            seen.push(HeadSeen { domain, sequence, digest, written_ms, epoch: state.epoch });
-        }
-        Ok(seen)
+        let domains = stream::iter(self.inner.keyring.current().domains());
+        let seen = domains.map(|domain| self.newest_head(domain)).buffered(FETCHES);
+        seen.try_filter_map(|seen| ready(Ok(seen))).try_collect().await
+    }
+
+    async fn newest_head(&self, domain: DomainId) -> Result<Option<HeadSeen>, Error> {
+        let state = self.state(domain).await?;
+        let Some(Tip { sequence, digest, written_ms }) = state.tip else { return Ok(None) };
+        self.must_hold_head(domain, sequence, digest).await?;
+        Ok(Some(HeadSeen { domain, sequence, digest, written_ms, epoch: state.epoch }))
     }
 
     /// Whether a domain's chain still holds a head that was seen before. Heads are never removed: without it an older state lies here, or
@@ -322,7 +324,7 @@ impl Repository {
         self.commit(domain, |state| {
             let amended = records.iter().map(|record| {
                 self.require(state, record.backup)?;
-                Ok(StoredRecord::replacing(record.clone(), state.records.get(&record.backup)))
+                Ok(StoredRecord::replacing(record.clone(), state.records.get(&record.backup).map(Arc::as_ref)))
             });
             let records: Vec<_> = amended.collect::<Result<_, Error>>()?;
             Ok((!records.is_empty()).then(|| Change { records, ..Change::default() }))

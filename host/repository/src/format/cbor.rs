@@ -5,6 +5,7 @@
 //! accepts those, which is why the form is read here, strictly, in one pass and without allocating ahead of the input.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Why stored bytes are not what FORMAT.md says; a fact for the error that names the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -267,6 +268,15 @@ impl<T: Value> Value for Option<T> {
     }
     fn is_absent(&self) -> bool {
         self.is_none()
+    }
+}
+
+impl<T: Value> Value for Arc<T> {
+    fn put(&self, out: &mut Vec<u8>) {
+        T::put(self, out);
+    }
+    fn take(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        T::take(reader).map(Self::new)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The directory (FORMAT §8): what the sealed part of a head says about backups.
 
+use std::sync::Arc;
+
 use super::Malformed;
 use super::cbor::{Extra, MapReader, MapWriter, Reader, Value, structure};
 use crate::{BackupId, BackupRecord, Hold, Verification};
@@ -7,7 +9,7 @@ use crate::{BackupId, BackupRecord, Hold, Verification};
 structure! {
     /// The change that one head makes to the directory.
     DirectoryChange {
-        1 records: Vec<StoredRecord>,
+        1 records: Vec<Arc<StoredRecord>>,
         2 deleted: Vec<(BackupId, u64)>,
     }
 }

@@ -1,4 +1,8 @@
 //! Where objects lie (FORMAT §1). No name and no time that a person chose is in a path.
+//!
+//! What a path names is read off it as it stands, with no text made to compare it with: a checkpoint has half a million of them.
+
+use std::str::FromStr;
 
 use crate::{BackupId, Digest, DomainId};
 
@@ -51,10 +55,23 @@ pub(crate) fn component_digest(path: &str) -> Option<Digest> {
     (component(digest) == path).then_some(digest)
 }
 
+/// The id or digest that a text is, in lowercase alone, as we write it.
+fn spelled<T: FromStr>(text: &str) -> Option<T> {
+    let is_lowercase = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+    text.parse().ok().filter(|_| is_lowercase)
+}
+
+/// What a path has behind a folder of the domain's own. The folder is compared first: most paths lie in another one.
+fn within<'p>(domain: DomainId, folder: &str, path: &'p str) -> Option<&'p str> {
+    let (id, rest) = path.strip_prefix(DOMAINS)?.split_at_checked(2 * domain.0.len())?;
+    let name = rest.strip_prefix('/')?.strip_prefix(folder)?.strip_prefix('/')?;
+    (spelled(id) == Some(domain)).then_some(name)
+}
+
 /// The digest that a pack's path names.
 pub(crate) fn pack_digest(domain: DomainId, path: &str) -> Option<Digest> {
-    let digest = path.strip_prefix(&packs(domain))?.get(3..)?.parse().ok()?;
-    (pack(domain, digest) == path).then_some(digest)
+    let (folder, name) = within(domain, "packs", path)?.split_once('/')?;
+    spelled(name).filter(|_| name.get(..2) == Some(folder))
 }
 
 /// The same, of whatever domain.
@@ -65,8 +82,7 @@ pub(crate) fn any_pack_digest(path: &str) -> Option<Digest> {
 
 /// The digest that an index's path names.
 pub(crate) fn index_digest(domain: DomainId, path: &str) -> Option<Digest> {
-    let digest = path.strip_prefix(&indexes(domain))?.parse().ok()?;
-    (index(domain, digest) == path).then_some(digest)
+    spelled(within(domain, "indexes", path)?)
 }
 
 fn packs(domain: DomainId) -> String {
@@ -115,14 +131,14 @@ pub(crate) fn keys_prefix(domain: DomainId, backup: BackupId) -> String {
 
 /// The backup and the generation of listed keys; other names are nobody's.
 pub(crate) fn keys_generation(domain: DomainId, path: &str) -> Option<(BackupId, u64)> {
-    let (id, name) = path.strip_prefix(&backups(domain))?.split_once('/')?;
-    let (id, generation) = (id.parse().ok()?, name.strip_prefix("keys.")?.parse().ok()?);
+    let (id, name) = within(domain, "backups", path)?.split_once('/')?;
+    let (id, generation) = (spelled(id)?, name.strip_prefix("keys.")?.parse().ok()?);
     (keys(domain, id, generation) == path).then_some((id, generation))
 }
 
 /// The backup whose own object lies at a path, and the object's name: `manifest`, `refs.<part>` or `keys.<generation>`.
 pub(crate) fn backup_object(domain: DomainId, path: &str) -> Option<(BackupId, &str)> {
-    let (id, name) = path.strip_prefix(&backups(domain))?.split_once('/')?;
+    let (id, name) = within(domain, "backups", path)?.split_once('/')?;
     let is_ours = match name.split_once('.') {
         None => name == "manifest",
         Some((kind @ ("refs" | "keys"), number)) => {
@@ -130,7 +146,7 @@ pub(crate) fn backup_object(domain: DomainId, path: &str) -> Option<(BackupId, &
         }
         Some(_) => false,
     };
-    is_ours.then_some((id.parse().ok()?, name))
+    is_ours.then_some((spelled(id)?, name))
 }
 
 /// The backup whose refs lie at a path.
@@ -158,9 +174,9 @@ pub(crate) fn twin(domain: DomainId, sequence: u64) -> String {
 
 /// The sequence of a listed head, or of the second copy of one; other names are nobody's.
 pub(crate) fn head_sequence(domain: DomainId, path: &str) -> Option<u64> {
-    let text = path.strip_prefix(&heads(domain)).or_else(|| path.strip_prefix(&twins(domain)))?;
-    let sequence = u64::from_str_radix(text, 16).ok()?;
-    (format!("{sequence:016x}") == text).then_some(sequence)
+    let text = within(domain, "heads", path).or_else(|| within(domain, "twins", path))?;
+    let is_ours = text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    u64::from_str_radix(text, 16).ok().filter(|_| is_ours)
 }
 
 #[cfg(test)]
@@ -174,11 +190,19 @@ mod tests {
         assert_eq!(pack_digest(domain, &pack(domain, digest)), Some(digest));
         assert_eq!(index_digest(domain, &index(domain, digest)), Some(digest));
         assert_eq!(index_digest(domain, &pack(domain, digest)), None);
+        assert_eq!(pack_digest(domain, &index(domain, digest)), None);
+        assert_eq!(pack_digest(domain, &pack(domain, digest).replace("/ef/", "/ee/")), None);
+        assert_eq!(pack_digest(DomainId([0xac; 16]), &pack(domain, digest)), None);
+        assert_eq!(pack_digest(domain, &pack(domain, digest).replace("ef", "EF")), None);
+        assert_eq!(index_digest(domain, &index(domain, digest).replace("ab", "AB")), None);
+        assert_eq!(index_digest(domain, &format!("{}/", index(domain, digest))), None);
         assert_eq!(head(domain, 255), format!("domains/{}/heads/00000000000000ff", "ab".repeat(16)));
         assert_eq!(head_sequence(domain, &head(domain, u64::MAX)), Some(u64::MAX));
         assert_eq!(head_sequence(domain, &twin(domain, 7)), Some(7));
         assert_eq!(twin(domain, 7), format!("domains/{}/twins/0000000000000007", "ab".repeat(16)));
-        assert_eq!(head_sequence(domain, &format!("{}+0000000000000ff", heads(domain))), None);
+        for other in ["+0000000000000ff", "00000000000000FF", "ff", "000000000000000ff"] {
+            assert_eq!(head_sequence(domain, &format!("{}{other}", heads(domain))), None);
+        }
         assert_eq!(keys(domain, backup, 3), format!("domains/{}/backups/{}/keys.3", "ab".repeat(16), "cd".repeat(16)));
         assert_eq!(backup_object(domain, &manifest(domain, backup)), Some((backup, "manifest")));
         assert_eq!(backup_object(domain, &keys(domain, backup, 3)), Some((backup, "keys.3")));

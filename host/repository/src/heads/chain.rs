@@ -1,4 +1,4 @@
-//! Reading the chain: find the newest head, walk back to a checkpoint or to 0, apply forward.
+//! Reading the chain: find the newest head, look back for a checkpoint or go to 0, apply forward.
 //!
 //! A listing may lag or lie, so it only says where to begin; every head must be signed, in its place, and name the digest
 //! of the one before it.
@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::future::try_join;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 
 use super::DomainState;
 use crate::envelope::Envelope;
@@ -16,26 +17,24 @@ use crate::format::head::{Head, INCOMPATIBLE_KNOWN};
 use crate::format::{Kind, path};
 use crate::keyring::Keyring;
 use crate::place::Place;
-use crate::{DomainId, Error};
+use crate::{Digest, DomainId, Error};
 
 /// A head whose sequence is a multiple of this is a checkpoint, if it is not too long.
 pub(crate) const CHECKPOINT_EVERY: u64 = 256;
 /// Heads that are fetched at once.
-const FETCHES: usize = 16;
+const FETCHES: usize = 32;
 
 /// Brings a domain's state up to the newest head.
 pub(crate) async fn read_on(
     place: &Place,
-    keyring: &Keyring,
+    keyring: &Arc<Keyring>,
     domain: DomainId,
     state: &mut Arc<DomainState>,
 ) -> Result<(), Error> {
     if state.tip.is_none()
         && let Some(newest) = newest(place, keyring, domain).await?
     {
-        for (sequence, head) in read_back(place, keyring, domain, newest).await? {
-            follow_either(place, keyring, domain, state, sequence, Ok(head)).await?;
-        }
+        *state = read_through(place, keyring, domain, newest).await?;
     }
     // The listing may lag behind, and others may have committed since.
     loop {
@@ -43,8 +42,9 @@ pub(crate) async fn read_on(
         match find(place, keyring, domain, sequence).await? {
             Some(bytes) if is_strange(place, keyring, domain, sequence, &bytes).await? => return Ok(()),
             Some(bytes) => {
-                let head = parse(domain, sequence, bytes);
-                follow_either(place, keyring, domain, state, sequence, head).await?;
+                let head =
+                    own_or_twin(place, keyring, domain, sequence, OwnHead::open(keyring, domain, sequence, bytes));
+                follow_either(place, keyring, domain, state, sequence, head.await?).await?;
             }
             None => return Ok(()),
         }
@@ -54,9 +54,10 @@ pub(crate) async fn read_on(
 /// Where the chain ends, by the listing. Of a place that keeps versions only what we signed counts: there a stranger's object can
 /// stand in the way of nothing, for it can be written over and loses nothing.
 async fn newest(place: &Place, keyring: &Keyring, domain: DomainId) -> Result<Option<u64>, Error> {
-    let mut paths = place.paths_ever(&path::heads(domain)).await?;
-    paths.extend(place.paths_ever(&path::twins(domain)).await?);
-    let mut sequences: Vec<u64> = paths.iter().filter_map(|path| path::head_sequence(domain, path)).collect();
+    let (heads, twins) = (path::heads(domain), path::twins(domain));
+    let (heads, twins) = try_join(place.paths_ever(&heads), place.paths_ever(&twins)).await?;
+    let paths = heads.iter().chain(&twins);
+    let mut sequences: Vec<u64> = paths.filter_map(|path| path::head_sequence(domain, path)).collect();
     sequences.sort_unstable();
     if !place.keeps_versions().await? {
         return Ok(sequences.pop());
@@ -105,122 +106,137 @@ fn is_signed(keyring: &Keyring, domain: DomainId, sequence: u64, bytes: &Bytes) 
     Envelope::<Head>::open(Kind::Head, &path::head(domain, sequence), bytes.clone(), keyring).is_ok()
 }
 
-/// The heads from the last checkpoint, or from 0, to `newest`.
-async fn read_back(
+/// What the heads from the last checkpoint on, or from 0, to `newest` add up to. Where one cannot be read, or does not follow, there is
+/// no state at all: half a chain must not be taken for a whole one.
+async fn read_through(
     place: &Place,
-    keyring: &Keyring,
+    keyring: &Arc<Keyring>,
     domain: DomainId,
     newest: u64,
-) -> Result<Vec<(u64, Envelope<Head>)>, Error> {
-    let mut heads = Vec::new();
-    let mut last = newest;
+) -> Result<Arc<DomainState>, Error> {
+    let mut state = Arc::default();
+    let (first, head) = beginning(place, keyring, domain, newest).await?;
+    follow_either(place, keyring, domain, &mut state, first, head).await?;
+    // Their numbers are known: they are fetched side by side and opened on all cores; only following them has an order.
+    let begin = |sequence| {
+        let (reader, keyring) = (place.clone(), Arc::clone(keyring));
+        let reading = async move { read(&reader, &keyring, domain, sequence).await };
+        place.runtime().spawn(reading).map(move |head| (sequence, head))
+    };
+    let mut heads = stream::iter(first + 1..=newest).map(begin).buffered(FETCHES);
+    while let Some((sequence, head)) = heads.next().await {
+        let head = head.map_err(|_| Error::RuntimeStopped)??;
+        follow_either(place, keyring, domain, &mut state, sequence, head).await?;
+    }
+    Ok(state)
+}
+
+/// The last checkpoint up to `newest`, or the first head of all.
+async fn beginning(place: &Place, keyring: &Keyring, domain: DomainId, newest: u64) -> Result<(u64, OwnHead), Error> {
+    let mut sequence = newest - newest % CHECKPOINT_EVERY;
     loop {
-        let first = last - last % CHECKPOINT_EVERY;
-        let mut block: Vec<(u64, Envelope<Head>)> = stream::iter((first..=last).rev())
-            .map(|sequence| fetch(place, keyring, domain, sequence))
-            .buffered(FETCHES)
-            .try_collect()
-            .await?;
-        heads.append(&mut block);
-        if first == 0 || heads.last().is_some_and(|(_, head)| head.clear.checkpoint) {
-            heads.reverse();
-            return Ok(heads);
+        let head = read(place, keyring, domain, sequence).await?;
+        if head.clear.checkpoint || sequence == 0 {
+            return Ok((sequence, head));
         }
-        last = first - 1;
+        sequence -= CHECKPOINT_EVERY;
     }
 }
 
-/// A head as it lies there, or its second copy where it is gone or no head at all.
-async fn fetch(
+/// A head as it lies there, or its second copy where it is gone, damaged or not ours.
+async fn read(place: &Place, keyring: &Keyring, domain: DomainId, sequence: u64) -> Result<OwnHead, Error> {
+    let missing = || Error::ChainBroken { path: path::head(domain, sequence), reason: "it is missing" };
+    let head = match find(place, keyring, domain, sequence).await {
+        Ok(found) => found.ok_or_else(missing).and_then(|bytes| OwnHead::open(keyring, domain, sequence, bytes)),
+        Err(Error::Storage(error)) if error.is_permanent() => Err(error.into()),
+        Err(error) => return Err(error),
+    };
+    own_or_twin(place, keyring, domain, sequence, head).await
+}
+
+/// A head, or its second copy where it could not be opened.
+async fn own_or_twin(
     place: &Place,
     keyring: &Keyring,
     domain: DomainId,
     sequence: u64,
-) -> Result<(u64, Envelope<Head>), Error> {
-    let missing = || Error::ChainBroken { path: path::head(domain, sequence), reason: "it is missing" };
-    let head = match find(place, keyring, domain, sequence).await {
-        Ok(found) => found.ok_or_else(missing).and_then(|bytes| parse(domain, sequence, bytes)),
-        Err(Error::Storage(error)) if error.is_permanent() => Err(error.into()),
-        Err(error) => return Err(error),
-    };
-    // Of one that may be a checkpoint it is asked whether it is, before it is followed.
-    let may_end = sequence > 0 && sequence.is_multiple_of(CHECKPOINT_EVERY);
+    head: Result<OwnHead, Error>,
+) -> Result<OwnHead, Error> {
     match head {
-        Ok(head) if !may_end || head.verify(keyring).is_ok() => Ok((sequence, head)),
-        head => match find_twin(place, keyring, domain, sequence).await? {
-            Some(twin) => Ok((sequence, parse(domain, sequence, twin)?)),
-            None => head.map(|head| (sequence, head)),
+        Ok(head) => Ok(head),
+        Err(error) => match find_twin(place, keyring, domain, sequence).await? {
+            Some(twin) => OwnHead::open(keyring, domain, sequence, twin).map_err(|_| error),
+            None => Err(error),
         },
     }
 }
 
-/// Follows what lies in a head's place, or its second copy where that is damaged.
+/// Follows a head, or its second copy where that one does not follow.
 async fn follow_either(
     place: &Place,
     keyring: &Keyring,
     domain: DomainId,
     state: &mut Arc<DomainState>,
     sequence: u64,
-    head: Result<Envelope<Head>, Error>,
+    head: OwnHead,
 ) -> Result<(), Error> {
-    let followed = match head {
-        Ok(head) => follow(keyring, domain, state, sequence, head),
-        Err(error) => Err(error),
+    let Err(error) = head.must_follow(domain, state) else {
+        head.apply(domain, state);
+        return Ok(());
     };
-    let Err(error) = followed else { return Ok(()) };
-    match find_twin(place, keyring, domain, sequence).await? {
-        Some(twin) => follow(keyring, domain, state, sequence, parse(domain, sequence, twin)?).map_err(|_| error),
-        None => Err(error),
+    let Some(twin) = find_twin(place, keyring, domain, sequence).await? else { return Err(error) };
+    match OwnHead::open(keyring, domain, sequence, twin) {
+        Ok(twin) if twin.must_follow(domain, state).is_ok() => {
+            twin.apply(domain, state);
+            Ok(())
+        }
+        _ => Err(error),
     }
 }
 
-/// Takes a head apart, and checks nothing yet.
-pub(crate) fn parse(domain: DomainId, sequence: u64, bytes: Bytes) -> Result<Envelope<Head>, Error> {
-    Envelope::parse(Kind::Head, &path::head(domain, sequence), bytes)
+/// A head of ours, opened; whether it follows the one before it is another question.
+#[derive(Debug)]
+pub(crate) struct OwnHead {
+    pub(crate) digest: Digest,
+    clear: Head,
+    change: DirectoryChange,
 }
 
-/// Checks that a head is ours and follows, and applies it.
-fn follow(
-    keyring: &Keyring,
-    domain: DomainId,
-    state: &mut Arc<DomainState>,
-    sequence: u64,
-    head: Envelope<Head>,
-) -> Result<(), Error> {
-    let change = check(keyring, domain, state, sequence, &head)?;
-    let digest = head.digest();
-    // Copied only where somebody still looks at what was.
-    Arc::make_mut(state).apply(domain, head.clear, digest, change);
-    Ok(())
-}
+impl OwnHead {
+    /// Opens what lies in the place of the head of this number.
+    ///
+    /// Errors: it is damaged, not signed by us for this place, or needs a later version.
+    pub(crate) fn open(keyring: &Keyring, domain: DomainId, sequence: u64, bytes: Bytes) -> Result<Self, Error> {
+        let path = path::head(domain, sequence);
+        let envelope = Envelope::<Head>::parse(Kind::Head, &path, bytes)?;
+        let digest = envelope.verify(keyring)?;
+        let unknown = envelope.clear.incompatible & !INCOMPATIBLE_KNOWN;
+        if unknown != 0 {
+            return Err(Error::NewerFormat { path, bits: unknown });
+        }
+        if envelope.clear.sequence != sequence {
+            return Err(Error::ChainBroken { path, reason: "its number is another" });
+        }
+        let plaintext = envelope.unseal(keyring.domain(domain)?.index_key())?;
+        let change = cbor::decode(&plaintext).map_err(envelope.damaged())?;
+        Ok(Self { digest, clear: envelope.into_clear(), change })
+    }
 
-/// Checks that a head is ours and follows; gives what it changes in the directory.
-pub(crate) fn check(
-    keyring: &Keyring,
-    domain: DomainId,
-    state: &DomainState,
-    sequence: u64,
-    envelope: &Envelope<Head>,
-) -> Result<DirectoryChange, Error> {
-    envelope.verify(keyring)?;
-    let head = &envelope.clear;
-    let path = || path::head(domain, sequence);
-    let broken = |reason| Error::ChainBroken { path: path(), reason };
-    let unknown = head.incompatible & !INCOMPATIBLE_KNOWN;
-    if unknown != 0 {
-        return Err(Error::NewerFormat { path: path(), bits: unknown });
+    /// Refuses where it does not follow the newest head of `state`.
+    pub(crate) fn must_follow(&self, domain: DomainId, state: &DomainState) -> Result<(), Error> {
+        let head = &self.clear;
+        let broken = |reason| Error::ChainBroken { path: path::head(domain, head.sequence), reason };
+        match state.tip {
+            Some(tip) if head.previous != Some(tip.digest) => Err(broken("it does not follow the head before it")),
+            None if head.previous.is_some() && !head.checkpoint => Err(broken("the heads before it are missing")),
+            _ if head.epoch < state.epoch => Err(broken("its epoch is below that of the head before it")),
+            _ => Ok(()),
+        }
     }
-    if head.sequence != sequence {
-        return Err(broken("its number is another"));
+
+    /// Makes it the newest head of `state`, which it follows.
+    pub(crate) fn apply(self, domain: DomainId, state: &mut Arc<DomainState>) {
+        // Copied only where somebody still looks at what was.
+        Arc::make_mut(state).apply(domain, self.clear, self.digest, self.change);
     }
-    match state.tip {
-        Some(tip) if head.previous != Some(tip.digest) => return Err(broken("it does not follow the head before it")),
-        None if head.previous.is_some() && !head.checkpoint => return Err(broken("the heads before it are missing")),
-        _ => {}
-    }
-    if head.epoch < state.epoch {
-        return Err(broken("its epoch is below that of the head before it"));
-    }
-    let plaintext = envelope.unseal(keyring.domain(domain)?.index_key())?;
-    cbor::decode(&plaintext).map_err(envelope.damaged())
 }

@@ -1,13 +1,13 @@
 //! The commit: one head, put only if absent. Of two writers one loses, reads the new heads, and tries the next number.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use holdfast_storage::OBJECT_BYTES_MAX;
 
-use super::chain::{self, CHECKPOINT_EVERY};
+use super::chain::{self, CHECKPOINT_EVERY, OwnHead};
 use super::{DomainState, Tip, read_on};
 use crate::envelope::seal_envelope;
 use crate::format::directory::{DirectoryChange, StoredRecord};
@@ -104,13 +104,12 @@ impl Repository {
             let sequence = state.next_sequence();
             let bytes = self.seal_head(&keyring, domain, state, change.clone(), is_tight)?;
             // Read before it is written: a head that we could not read ourselves must never become the newest one.
-            let head = chain::parse(domain, sequence, bytes.clone())?;
-            let directory = chain::check(&keyring, domain, state, sequence, &head)?;
+            let head = OwnHead::open(&keyring, domain, sequence, bytes.clone())?;
+            head.must_follow(domain, state)?;
             match self.put_head(&keyring, domain, sequence, bytes).await {
                 Ok(true) => {
-                    let digest = head.digest();
-                    self.inner.single_heads.add(domain, sequence, digest);
-                    Arc::make_mut(state).apply(domain, head.clear, digest, directory);
+                    self.inner.single_heads.add(domain, sequence, head.digest);
+                    head.apply(domain, state);
                     return Ok(true);
                 }
                 // What frees room must not fail for want of it.
@@ -177,7 +176,8 @@ impl Repository {
             backups_removed: removed,
             extra: Default::default(),
         };
-        let directory = DirectoryChange { records: change.records, deleted, extra: Default::default() };
+        let records = change.records.into_iter().map(Arc::new).collect();
+        let directory = DirectoryChange { records, deleted, extra: Default::default() };
         let key = keyring.domain(domain)?;
         let seal = |head: &Head, directory: &DirectoryChange| {
             seal_envelope(Kind::Head, &path, head, Some((key.index_key(), &cbor::encode(directory))), keyring)
@@ -232,6 +232,5 @@ fn checkpoint(domain: DomainId, state: &DomainState, plain: Head, change: Direct
         committed: all.all_committed(),
         ..plain
     };
-    let records: BTreeMap<BackupId, StoredRecord> = all.records;
-    (head, DirectoryChange { records: records.into_values().collect(), deleted, extra: Default::default() })
+    (head, DirectoryChange { records: all.records.into_values().collect(), deleted, extra: Default::default() })
 }

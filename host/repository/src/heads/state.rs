@@ -1,6 +1,7 @@
 //! What the heads of a domain at one target add up to.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use crate::format::directory::{DirectoryChange, StoredRecord};
 use crate::format::head::{Committed, Head, Object};
@@ -46,7 +47,8 @@ pub(crate) struct DomainState {
     /// Objects of any kind that will be deleted, since when.
     condemned: HashMap<Digest, u64>,
     pub(crate) backups: BTreeMap<BackupId, LiveBackup>,
-    pub(crate) records: BTreeMap<BackupId, StoredRecord>,
+    /// Shared with copies of this: most of what a copy would be.
+    pub(crate) records: BTreeMap<BackupId, Arc<StoredRecord>>,
 }
 
 impl DomainState {
@@ -187,15 +189,12 @@ impl DomainState {
         self.keyring = self.keyring.max(head.keyring);
         self.incompatible |= head.incompatible;
         self.compatible |= head.compatible;
-        for (path, length, digest) in head.added {
-            if path::pack_digest(domain, &path) == Some(digest) {
-                self.packs.insert(digest, length);
-            } else if path::index_digest(domain, &path) == Some(digest) {
-                self.indexes.insert(digest, length);
-            } else {
-                self.objects.insert(path, (length, digest));
-            }
-        }
+        let mut objects = head.added;
+        let is_pack = |(path, _, digest): &mut Object| path::pack_digest(domain, path) == Some(*digest);
+        let is_index = |(path, _, digest): &mut Object| path::index_digest(domain, path) == Some(*digest);
+        self.packs.extend(objects.extract_if(.., is_pack).map(|(_, length, digest)| (digest, length)));
+        put_all(&mut self.indexes, objects.extract_if(.., is_index).map(|(_, length, digest)| (digest, length)));
+        put_all(&mut self.objects, objects.into_iter().map(|(path, length, digest)| (path, (length, digest))));
         self.condemned.extend(head.condemned);
         for path in head.removed {
             if let Some(pack) = path::pack_digest(domain, &path) {
@@ -208,15 +207,21 @@ impl DomainState {
                 self.condemned.remove(&digest);
             }
         }
-        for (backup, indexes, keys) in head.committed {
-            self.backups.insert(backup, LiveBackup { indexes, keys });
-        }
-        for stored in change.records {
-            self.records.insert(stored.record.backup, stored);
-        }
+        let committed = head.committed.into_iter();
+        put_all(&mut self.backups, committed.map(|(backup, indexes, keys)| (backup, LiveBackup { indexes, keys })));
+        put_all(&mut self.records, change.records.into_iter().map(|stored| (stored.record.backup, stored)));
         for backup in head.backups_removed {
             self.backups.remove(&backup);
             self.records.remove(&backup);
         }
+    }
+}
+
+/// Puts entries in, in their order. A map that is empty is built at once, in less time and less room: what a checkpoint has is sorted.
+fn put_all<K: Ord, V>(map: &mut BTreeMap<K, V>, entries: impl Iterator<Item = (K, V)>) {
+    if map.is_empty() {
+        *map = entries.collect();
+    } else {
+        map.extend(entries);
     }
 }

@@ -11,6 +11,7 @@ mod errors;
 mod faults;
 mod flips;
 mod golden;
+mod heads;
 mod heal;
 mod index;
 mod keys;

@@ -208,15 +208,15 @@ impl Tree {
         let mut waiting = vec![directory.to_owned()];
         while let Some(directory) = waiting.pop() {
             for entry in entries(&self.root.join(&directory))? {
-                let Some(path) = object_path(&directory, &entry) else {
+                let Some(path) = object_path(&directory, &entry).filter(|path| path.starts_with(prefix)) else {
                     continue;
                 };
                 let Ok(metadata) = entry.metadata() else {
                     continue;
                 };
-                if metadata.is_dir() && path.starts_with(prefix) {
+                if metadata.is_dir() {
                     waiting.push(path);
-                } else if metadata.is_file() && path.starts_with(prefix) {
+                } else if metadata.is_file() {
                     found.push(Listed { path, length: metadata.len() });
                 }
             }
