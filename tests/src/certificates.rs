@@ -2,8 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::{Account, Result};
 
@@ -22,6 +28,18 @@ pub struct Certified {
     pub certificate: PathBuf,
     /// Its key.
     pub key: PathBuf,
+}
+
+impl Certified {
+    /// What a server with this certificate does about TLS.
+    pub(crate) fn acceptor(&self) -> Result<TlsAcceptor> {
+        let chain = vec![CertificateDer::from_pem_file(&self.certificate)?];
+        let server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, PrivateKeyDer::from_pem_file(&self.key)?)?;
+        Ok(TlsAcceptor::from(Arc::new(server)))
+    }
 }
 
 impl Authority {

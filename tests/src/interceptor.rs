@@ -10,8 +10,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::Result;
@@ -45,16 +45,10 @@ impl Interceptor {
     fn start(upstream: u16, authority: &Path, own: &Certified, unbinds: bool) -> Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(authority)?)?;
-        let provider = Arc::new(ring::default_provider());
-        let client = ClientConfig::builder_with_provider(provider.clone())
+        let client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let chain = vec![CertificateDer::from_pem_file(&own.certificate)?];
-        let server = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(chain, PrivateKeyDer::from_pem_file(&own.key)?)?;
 
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0)))?;
@@ -62,7 +56,7 @@ impl Interceptor {
         let sessions = Arc::new(AtomicU32::new(0));
         let between = Between {
             upstream,
-            acceptor: TlsAcceptor::from(Arc::new(server)),
+            acceptor: own.acceptor()?,
             connector: TlsConnector::from(Arc::new(client)),
             unbinds,
             sessions: sessions.clone(),

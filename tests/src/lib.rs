@@ -24,6 +24,7 @@ pub mod s3;
 pub mod sshd;
 mod standby;
 mod steps;
+pub mod wire;
 
 pub use daemon::{Daemon, let_daemons_outlive_us, wait_until};
 pub use failure::{Failure, Result, ensure};

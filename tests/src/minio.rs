@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::daemon::leashed;
 use crate::places::beside_programs;
-use crate::s3::{ACCESS_KEY, BUCKET, SECRET_KEY};
+use crate::s3::{ACCESS_KEY, BUCKET, SECRET_KEY, target_arguments, url_at};
 use crate::{Daemon, Failure, Result, Workdir, ensure, free_port, wait_until};
 
 /// How long a server may take to answer.
@@ -77,6 +77,11 @@ impl Minio {
         Ok(minio)
     }
 
+    /// The port that it serves.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Its endpoint.
     pub fn endpoint(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
@@ -85,17 +90,12 @@ impl Minio {
 
     /// The URL of a target below a prefix.
     pub fn url(&self, prefix: &str) -> String {
-        format!("s3://{BUCKET}/{prefix}?endpoint={}&region=us-east-1&style=path", self.endpoint())
+        url_at(&self.endpoint(), prefix)
     }
 
     /// Arguments for `holdfast target add NAME` and a site, with the keys.
     pub fn target_arguments(&self, name: &str, site: &str, workdir: &Workdir) -> Result<Vec<String>> {
-        let secret = workdir.secret("minio-secret-key", SECRET_KEY)?;
-        let words = ["target", "add", name, &self.url("backups"), "--site", site];
-        let mut words: Vec<String> = words.into_iter().map(String::from).collect();
-        words.extend(["--set".into(), format!("access-key={ACCESS_KEY}")]);
-        words.extend(["--secret-file".into(), format!("secret-key={}", secret.display())]);
-        Ok(words)
+        target_arguments(name, &self.url("backups"), site, workdir)
     }
 
     /// Everything that is kept below a prefix, deleted or not, as one with all credentials sees it.
@@ -133,6 +133,11 @@ impl Minio {
         let bypass = "x-amz-bypass-governance-retention: true";
         let place = format!("/{}?versionId={}", kept.key, kept.version);
         Ok(self.ask(&place, &["-X", "DELETE", "-H", bypass])?.0)
+    }
+
+    /// Deletes one version for good, as who may not pass governance: the HTTP status.
+    pub fn destroy_within_the_rules(&self, kept: &Kept) -> Result<u16> {
+        Ok(self.ask(&format!("/{}?versionId={}", kept.key, kept.version), &["-X", "DELETE"])?.0)
     }
 
     /// Until when a version is locked, as seconds since 1970; 0 if it is not.

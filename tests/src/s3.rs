@@ -33,6 +33,20 @@ pub struct S3Server {
     control: PathBuf,
 }
 
+/// The URL of a target below a prefix of the bucket at this endpoint.
+pub fn url_at(endpoint: &str, prefix: &str) -> String {
+    format!("s3://{BUCKET}/{prefix}?endpoint={endpoint}&region=us-east-1&style=path")
+}
+
+/// Arguments for `holdfast target add NAME URL` and a site, with the keys.
+pub fn target_arguments(name: &str, url: &str, site: &str, workdir: &Workdir) -> Result<Vec<String>> {
+    let secret = workdir.secret("s3-secret-key", SECRET_KEY)?;
+    let words = ["target", "add", name, url, "--site", site, "--set", &format!("access-key={ACCESS_KEY}")];
+    let mut words: Vec<String> = words.into_iter().map(String::from).collect();
+    words.extend(["--secret-file".into(), format!("secret-key={}", secret.display())]);
+    Ok(words)
+}
+
 impl S3Server {
     /// Serves an empty bucket below this directory.
     pub fn start(directory: &Path) -> Result<Self> {
@@ -76,19 +90,20 @@ impl S3Server {
         self.server.as_ref().map(Daemon::pid).ok_or_else(|| Failure::new("the S3 service does not run"))
     }
 
+    /// The port that it serves.
+    pub fn port(&self) -> Result<u16> {
+        let port = self.address.rsplit(':').next().unwrap_or_default();
+        Ok(port.parse()?)
+    }
+
     /// The URL of a target below a prefix.
     pub fn url(&self, prefix: &str) -> String {
-        format!("s3://{BUCKET}/{prefix}?endpoint=http://{}&region=us-east-1&style=path", self.address)
+        url_at(&format!("http://{}", self.address), prefix)
     }
 
     /// Arguments for `holdfast target add NAME` and a site, with the keys.
     pub fn target_arguments(&self, name: &str, prefix: &str, site: &str, workdir: &Workdir) -> Result<Vec<String>> {
-        let secret = workdir.secret("s3-secret-key", SECRET_KEY)?;
-        let words =
-            ["target", "add", name, &self.url(prefix), "--site", site, "--set", &format!("access-key={ACCESS_KEY}")];
-        let mut words: Vec<String> = words.into_iter().map(String::from).collect();
-        words.extend(["--secret-file".into(), format!("secret-key={}", secret.display())]);
-        Ok(words)
+        target_arguments(name, &self.url(prefix), site, workdir)
     }
 
     /// Where the objects lie as files.

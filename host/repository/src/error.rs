@@ -486,7 +486,9 @@ impl Error {
             }
             Self::NewerFormat { .. } => "Use the version of Holdfast that wrote it, or a newer one.",
             Self::OtherRepository { .. } => "Choose another place or prefix: each repository needs one of its own.",
-            Self::NotARepository { .. } => "Choose an empty place or prefix, or remove what lies there.",
+            Self::NotARepository { .. } => {
+                "Choose an empty place or prefix. If `domains` or `keyring` lie there, it is a repository whose `repository.json` is gone or not shown: remove nothing, and compare it with another target."
+            }
             Self::NoRepository { .. } => "Check the URL and its prefix; a target holds a file named repository.json.",
             Self::Superseded { .. } => {
                 "Another appliance writes to this repository now. Stop this one, or run `holdfast takeover` here if the other is gone for good."

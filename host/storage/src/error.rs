@@ -427,7 +427,7 @@ impl Error {
 }
 
 /// A URL as it may be shown: user, password and query are cut out, for somebody may have put a key there.
-fn without_secrets(url: &str) -> String {
+pub(crate) fn without_secrets(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     let Some((scheme, rest)) = url.split_once("://") else {
         return printable(url);

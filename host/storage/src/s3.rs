@@ -198,12 +198,15 @@ impl Storage for S3 {
                 .send()
                 .await
                 .map_err(|error| self.asked(attempt.clone()).failed(&error))?;
+            must_be_whole(&attempt, page.is_truncated(), page.key_count(), page.contents().len())?;
             listed.extend(page.contents().iter().filter_map(|object| self.listed(object)));
             let next = page.next_continuation_token().filter(|_| page.is_truncated() == Some(true)).map(str::to_owned);
             match next {
                 None if page.is_truncated() == Some(true) => break,
                 None => {
                     listed.sort_by(|a, b| a.path.cmp(&b.path));
+                    // Pages that overlap show an object twice.
+                    listed.dedup_by(|a, b| a.path == b.path);
                     return Ok(listed);
                 }
                 next if next == token => break,
@@ -327,6 +330,22 @@ impl S3 {
         let path = object.key()?.strip_prefix(&self.address.prefix)?;
         let length = u64::try_from(object.size()?).ok()?;
         path::is_valid(path).then(|| Listed { path: path.to_owned(), length })
+    }
+}
+
+/// Refuses a page that was cut on its way: what is left of one reads as a shorter page.
+fn must_be_whole(
+    attempt: &Attempt,
+    is_truncated: Option<bool>,
+    announced: Option<i32>,
+    found: usize,
+) -> Result<(), Error> {
+    let is_cut = is_truncated.is_none() || announced.is_some_and(|announced| found < announced.unsigned_abs() as usize);
+    match is_cut {
+        true => {
+            Err(Error::Protocol { attempt: attempt.clone(), detail: "a page of the listing is not whole".to_owned() })
+        }
+        false => Ok(()),
     }
 }
 

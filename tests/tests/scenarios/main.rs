@@ -36,3 +36,4 @@ mod targets;
 mod tls;
 mod unlock;
 mod versions;
+mod wire;

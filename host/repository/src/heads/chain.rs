@@ -72,7 +72,12 @@ async fn newest(place: &Place, keyring: &Keyring, domain: DomainId) -> Result<Op
 }
 
 /// A head, as far as the place has one that we signed.
-async fn find(place: &Place, keyring: &Keyring, domain: DomainId, sequence: u64) -> Result<Option<Bytes>, Error> {
+pub(crate) async fn find(
+    place: &Place,
+    keyring: &Keyring,
+    domain: DomainId,
+    sequence: u64,
+) -> Result<Option<Bytes>, Error> {
     let path = path::head(domain, sequence);
     if !place.keeps_versions().await? {
         // There is no other one: its signature is checked when it is applied, once.

@@ -200,7 +200,8 @@ impl Repository {
         let mut put = place.put_if_absent(&path, bytes.clone()).await;
         if matches!(put, Ok(false))
             && place.keeps_versions().await?
-            && let Some(found) = place.find(&path).await?
+            // Of all versions: one read that went wrong must not make a stranger of another writer's head.
+            && let Some(found) = chain::find(place, keyring, domain, sequence).await?
             && chain::is_strange(place, keyring, domain, sequence, &found).await?
         {
             // What a stranger put there makes way; the place keeps it as an older version.

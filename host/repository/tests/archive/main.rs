@@ -26,3 +26,4 @@ mod round_trip;
 mod setting;
 mod story;
 mod traced;
+mod wire;

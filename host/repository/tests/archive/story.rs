@@ -20,7 +20,7 @@ use crate::setting::{Files, damages, file, noise, read, record};
 /// Backups in their order, each the parent of the next. The first is deleted, the last is made after the rotation.
 const BACKUPS: [&str; 4] = ["first", "second", "third", "last"];
 /// Names of the two places.
-const PLACES: [&str; 2] = ["here", "there"];
+pub const PLACES: [&str; 2] = ["here", "there"];
 
 /// Why a telling ended early.
 #[derive(Debug)]
@@ -148,6 +148,19 @@ impl Story {
         Ok(repository.with_writer(WriterId([7; 16])))
     }
 
+    /// The repository at a place, as a new process of one more writer sees it.
+    pub async fn writer(&self, place: &'static str, writer: u8) -> Result<Repository, Error> {
+        let repository = Repository::open_existing(Arc::clone(&self.places[place]), self.keyring()).await?;
+        Ok(repository.with_writer(WriterId([writer; 16])))
+    }
+
+    /// The repository at a place, as a recovery by the kit opens it.
+    pub async fn reborn(&self, place: &'static str) -> Result<Repository, Error> {
+        let kit = RecoveryKit::parse(&fs::read_to_string(self.notes.join("kit")).unwrap())?;
+        let keyring = recover_keyring(Arc::clone(&self.places[place]), &kit, false).await?;
+        Repository::open_read_only(Arc::clone(&self.places[place]), SharedKeyring::new(keyring)).await
+    }
+
     async fn back_up(
         &self,
         here: &Repository,
@@ -260,9 +273,7 @@ impl Story {
             }
             assert_eq!(damages(&repository, domain).await, [], "{name}");
             if !backups.is_empty() {
-                let kit = RecoveryKit::parse(&fs::read_to_string(self.notes.join("kit")).unwrap()).unwrap();
-                let recovered = recover_keyring(Arc::clone(storage), &kit, false).await.unwrap();
-                Repository::open_read_only(Arc::clone(storage), SharedKeyring::new(recovered)).await.unwrap();
+                self.reborn(name).await.unwrap();
             }
         }
     }

@@ -63,10 +63,15 @@ pub fn count(log: &Path, call: &str) -> usize {
     fs::read_to_string(log).unwrap().lines().filter(|line| line.starts_with(&begins)).count()
 }
 
+/// Whether the environment asks for all faults, and not for a part of them.
+pub fn all_faults() -> bool {
+    std::env::var_os("HOLDFAST_ALL_FAULTS").is_some()
+}
+
 /// The numbers of calls to be struck, of so many: all of them where the environment asks for it, else each `stride`-th, beginning somewhere
 /// that is always the same, and the last.
 pub fn points(count: usize, stride: usize) -> Vec<usize> {
-    let stride = if std::env::var_os("HOLDFAST_ALL_FAULTS").is_some() { 1 } else { stride };
+    let stride = if all_faults() { 1 } else { stride };
     let mut points: Vec<usize> = (1..=count).skip(count % stride).step_by(stride).collect();
     points.extend((points.last() != Some(&count) && count > 0).then_some(count));
     points

@@ -8,7 +8,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-use crate::error::{Attempt, Denial, Error, Operation, printable};
+use crate::error::{Attempt, Denial, Error, Operation, printable, without_secrets};
 
 /// What was asked of which bucket.
 pub(super) struct Asked<'a> {
@@ -82,7 +82,10 @@ impl Asked<'_> {
             | "TokenRefreshRequired" => {
                 return Error::Denied { attempt, denial: Denial::Credentials, detail };
             }
-            "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
+            "PermanentRedirect"
+            | "TemporaryRedirect"
+            | "AuthorizationHeaderMalformed"
+            | "IllegalLocationConstraintException" => {
                 return Error::WrongRegion { attempt, detail, region: region(error) };
             }
             "QuotaExceeded"
@@ -105,7 +108,13 @@ impl Asked<'_> {
             200..=299 => {
                 Error::Protocol { attempt, detail: format!("an error under the status of a success: {detail}") }
             }
-            301 | 307 => Error::WrongRegion { attempt, detail, region: region(error) },
+            300..=399 => match (region(error), elsewhere(error)) {
+                (None, Some(place)) => Error::Protocol {
+                    attempt,
+                    detail: format!("it sends elsewhere, to {place}, where nothing is asked: {detail}"),
+                },
+                (region, _) => Error::WrongRegion { attempt, detail, region },
+            },
             401 => Error::Denied { attempt, denial: Denial::Credentials, detail },
             403 => Error::Denied { attempt, denial: Denial::Permission, detail },
             // Only a bucket can be missing when one writes or lists.
@@ -124,6 +133,11 @@ impl Asked<'_> {
 /// Where the bucket is, by the answer's header.
 fn region<E>(error: &SdkError<E, HttpResponse>) -> Option<String> {
     error.raw_response()?.headers().get("x-amz-bucket-region").map(printable)
+}
+
+/// Where the answer sends who asked. Nobody goes there: a request is signed for the endpoint that the operator named.
+fn elsewhere<E>(error: &SdkError<E, HttpResponse>) -> Option<String> {
+    error.raw_response()?.headers().get("location").map(without_secrets)
 }
 
 /// The store's own words, or the status where it has none (an answer to HEAD has no body).

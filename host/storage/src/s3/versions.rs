@@ -4,7 +4,7 @@ use aws_sdk_s3::types::{BucketVersioningStatus, ObjectLockMode, ObjectLockRetent
 use aws_smithy_types::DateTime;
 use bytes::Bytes;
 
-use super::{PAGES_MAX, S3};
+use super::{PAGES_MAX, S3, must_be_whole};
 use crate::error::{Attempt, Error, Operation};
 use crate::{Finding, Lock, LockMode, Retention, Storage, Version, clock, path};
 
@@ -61,6 +61,7 @@ impl S3 {
             let request = self.client.list_object_versions().bucket(&self.address.bucket).prefix(self.key(prefix));
             let request = request.set_key_marker(key.clone()).set_version_id_marker(id.clone());
             let page = request.send().await.map_err(|error| self.asked(attempt.clone()).failed(&error))?;
+            must_be_whole(&attempt, page.is_truncated(), None, page.versions().len())?;
             found.extend(page.versions().iter().filter_map(|version| self.version(version)));
             let next = (page.next_key_marker().map(str::to_owned), page.next_version_id_marker().map(str::to_owned));
             if page.is_truncated() != Some(true) {
