@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use holdfast_tests::appliance::Appliance;
@@ -27,6 +28,26 @@ fn stored(minio: &Minio) -> Result<Vec<Kept>> {
     Ok(kept)
 }
 
+/// What an adversary puts in the place of everything.
+fn junk(setting: &Setting) -> Result<PathBuf> {
+    let junk = setting.workdir.join("junk");
+    fs::write(&junk, "not yours any more")?;
+    Ok(junk)
+}
+
+/// Overwrites some objects, deletes others, and does both to the rest, as far as a lock lets anybody.
+fn overwrite_and_delete(minio: &Minio, kept: &[Kept], junk: &Path) -> Result {
+    for (number, version) in kept.iter().enumerate() {
+        if number % 3 != 0 {
+            ensure(minio.overwrite(&version.key, junk)? == 200, || format!("{version:?} was not overwritten"))?;
+        }
+        if number % 3 != 1 {
+            ensure(minio.delete(&version.key)? == 204, || format!("the deletion of {version:?} was not answered"))?;
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn an_adversary_with_every_key_loses_nothing_that_is_locked() -> Result {
     let mut setting = Setting::new("locked")?;
@@ -41,22 +62,14 @@ fn an_adversary_with_every_key_loses_nothing_that_is_locked() -> Result {
     fs::remove_dir_all(setting.appliance.data())?;
 
     // Everything is overwritten, deleted, and destroyed, as far as the store lets one who may do anything.
-    let junk = setting.workdir.join("junk");
-    fs::write(&junk, "not yours any more")?;
     let kept = stored(&minio)?;
     ensure(kept.len() > 10, || format!("there is little to attack: {kept:?}"))?;
     for version in &kept {
         let refused = minio.destroy(version)?;
         ensure((400..500).contains(&refused), || format!("{version:?} was destroyed: {refused}"))?;
     }
-    for (number, version) in kept.iter().enumerate() {
-        if number % 3 != 0 {
-            ensure(minio.overwrite(&version.key, &junk)? == 200, || format!("{version:?} was not overwritten"))?;
-        }
-        if number % 3 != 1 {
-            ensure(minio.delete(&version.key)? == 204, || format!("the deletion of {version:?} was not answered"))?;
-        }
-    }
+    let junk = junk(&setting)?;
+    overwrite_and_delete(&minio, &kept, &junk)?;
     // And strange heads are put behind the last ones.
     for (heads, newest) in newest_heads(&kept)? {
         ensure(minio.overwrite(&format!("{heads}{:016x}", newest + 1), &junk)? == 200, || "no strange head".into())?;
@@ -133,10 +146,43 @@ fn what_a_new_backup_needs_is_locked_as_long_as_the_backup() -> Result {
 }
 
 #[test]
-fn what_is_locked_waits_for_the_end_of_its_lock_and_prune_says_so() -> Result {
-    let setting = Setting::new("locked-prune")?;
+fn under_governance_who_may_not_bypass_it_loses_nothing() -> Result {
+    let setting = Setting::new("governance")?;
     let minio = Minio::start(&setting.workdir.join("minio"))?;
-    add_vault(&setting, &minio, &["lock=compliance", "lock-days=1"])?;
+    add_vault(&setting, &minio, &["lock=governance", "lock-days=1"])?;
+    let content = Content::of(&setting.cluster)?;
+    setting.appliance.back_up(INSTANCE, "all")?;
+
+    let kept = stored(&minio)?;
+    ensure(kept.len() > 10, || format!("there is little to attack: {kept:?}"))?;
+    for version in &kept {
+        let refused = minio.destroy_within_the_rules(version)?;
+        ensure((400..500).contains(&refused), || format!("{version:?} was destroyed: {refused}"))?;
+    }
+    overwrite_and_delete(&minio, &kept, &junk(&setting)?)?;
+    let (url, kit) = (minio.url("backups"), setting.kit().display().to_string());
+    let alone = ["--from", &url, "--identity", &kit];
+    let nobody = Appliance::on(&setting.workdir.join("nobody")).with_access_to_vault();
+    let to = setting.workdir.join("restored");
+    nobody.restore(&format!("{INSTANCE}/latest"), &to, &[], &alone)?.done()?;
+    setting.must_hold(&to, &content)
+}
+
+#[test]
+fn what_is_locked_waits_for_the_end_of_its_lock_and_prune_says_so() -> Result {
+    must_wait_for_its_end("compliance")
+}
+
+#[test]
+fn what_is_locked_under_governance_waits_for_the_end_of_its_lock_too() -> Result {
+    must_wait_for_its_end("governance")
+}
+
+/// Prunes what is locked in this way and not needed any more.
+fn must_wait_for_its_end(lock: &str) -> Result {
+    let setting = Setting::new(&format!("{lock}-prune"))?;
+    let minio = Minio::start(&setting.workdir.join("minio"))?;
+    add_vault(&setting, &minio, &[&format!("lock={lock}"), "lock-days=1"])?;
     let backup = setting.appliance.back_up(INSTANCE, "all")?;
     let rows = "SELECT n, md5(random()::text) AS label FROM generate_series(1, 200000) n";
     setting.cluster.sql("postgres", &format!("DROP TABLE goods; CREATE TABLE others AS {rows}; CHECKPOINT"))?;

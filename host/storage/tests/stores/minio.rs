@@ -104,6 +104,28 @@ async fn a_compliance_lock_can_be_extended_and_never_shortened() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_governance_lock_is_extended_by_us_and_shortened_only_by_who_may_bypass_it() {
+    let (minio, _directory) = start();
+    let storage = store(&minio.url("locks"), &[("lock", "governance"), ("lock-days", "10")]).unwrap();
+    storage.put("object", Bytes::from_static(b"kept")).await.unwrap();
+    let version = storage.versions("object").await.unwrap().remove(0).id;
+    let locked = storage.retention("object", &version).await.unwrap().unwrap();
+    assert_eq!(locked.mode, LockMode::Governance);
+    assert!(locked.until_ms > in_days(11) && locked.until_ms < in_days(13), "10 days and a step of 2: {locked:?}");
+
+    let until = |days| Retention { mode: LockMode::Governance, until_ms: in_days(days) };
+    storage.set_retention("object", &version, until(40)).await.unwrap();
+    // These keys may bypass it; Holdfast never asks for that.
+    assert!(storage.set_retention("object", &version, until(20)).await.unwrap_err().is_permanent());
+    assert!(storage.retention("object", &version).await.unwrap().unwrap().until_ms > in_days(39));
+    storage.delete("object").await.unwrap();
+    assert_eq!(storage.get_version("object", &version, None).await.unwrap(), "kept");
+    let kept = minio.kept("locks/object").unwrap().into_iter().find(|kept| !kept.is_marker).unwrap();
+    assert!((400..500).contains(&minio.destroy_within_the_rules(&kept).unwrap()));
+    assert_eq!(minio.destroy(&kept).unwrap(), 204, "who may bypass it can delete what is locked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_private_authority_is_trusted_where_it_is_named_and_nowhere_else() {
     let directory = tempfile::tempdir().unwrap();
     let authority = Authority::new(&directory.path().join("authority")).unwrap();
