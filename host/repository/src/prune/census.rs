@@ -1,9 +1,8 @@
-//! Which copy of each chunk is needed: the chunks of the packs that are looked at, of which those that live backups need are marked.
+//! Which copy of each chunk is needed: all records of a domain's indexes, of which those that live backups need are marked.
 //!
-//! A prune looks at packs in which something died, a mending at all of a domain. Of a chunk that lies in several of them one copy lives: the
-//! one of the least depth, so that a delta's base is never deeper than it was when the delta was made. What a marked copy is a delta to is
-//! marked too, whatever refs say: the index is a second opinion. A pack that is not looked at is never called dead, and a copy in it lets
-//! none in another pack die. About 60 bytes a chunk, while a prune runs.
+//! Of a chunk that lies in several packs one copy lives: the one of the least depth, so that a delta's base is never deeper than it was
+//! when the delta was made. What a marked copy is a delta to is marked too, whatever refs say: the index is a second opinion.
+//! About 56 bytes a record, while a prune runs.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -23,9 +22,7 @@ pub(super) struct Census {
     bases: Vec<ChunkId>,
     /// Sorted by id and depth.
     copies: Vec<Copy>,
-    /// Chunks of condemned packs that lie in a pack which stays and is not looked at.
-    elsewhere: HashSet<ChunkId>,
-    /// Chunks that are needed and are in no pack that is looked at.
+    /// Chunks that are needed and are nowhere.
     lost: BTreeSet<ChunkId>,
     /// Packs that were found damaged, and whether what is in them is given up.
     damaged: BTreeSet<Digest>,
@@ -47,8 +44,6 @@ struct Copy {
 pub(super) struct PackSeen {
     pub(super) digest: Digest,
     standing: Standing,
-    /// All its chunks are among the copies.
-    is_looked_at: bool,
     /// Numbers of the indexes that tell of it.
     told_by: Vec<u32>,
     /// Bytes of its chunks, and of those that live.
@@ -75,39 +70,32 @@ struct IndexSeen {
 }
 
 impl Census {
-    /// Takes in what an index tells of the packs that are to be looked at, unless another one told of them.
-    pub(super) fn take(&mut self, digest: Digest, index: &Index, is_fresh: bool, look_at: impl Fn(&Digest) -> bool) {
-        let is_told_first = self.seen.insert(digest);
-        let (mut is_new, mut packs) = (Vec::with_capacity(index.packs.len()), Vec::with_capacity(index.packs.len()));
+    /// Takes in what an index tells of packs that no other one told of.
+    pub(super) fn take(&mut self, digest: Digest, index: &Index, is_fresh: bool) {
+        let first_base = self.bases.len() as u32;
+        self.bases.extend(&index.bases);
+        let mut is_new = Vec::with_capacity(index.packs.len());
+        let mut packs = Vec::with_capacity(index.packs.len());
         for pack in &index.packs {
             let next = self.packs.len() as u32;
             let number = *self.numbers.entry(*pack).or_insert(next);
+            is_new.push(number == next);
+            packs.push(number);
             if number == next {
                 let standing = if is_fresh { Standing::Fresh } else { Standing::Absent };
-                let (told_by, total, live) = (Vec::new(), 0, 0);
-                self.packs.push(PackSeen { digest: *pack, standing, is_looked_at: false, told_by, total, live });
+                self.packs.push(PackSeen { digest: *pack, standing, told_by: Vec::new(), total: 0, live: 0 });
             }
-            let seen = &mut self.packs[number as usize];
-            is_new.push(!seen.is_looked_at && look_at(pack));
-            seen.is_looked_at |= look_at(pack);
-            if is_told_first {
-                seen.told_by.push(self.indexes.len() as u32);
-            }
-            packs.push(number);
+            self.packs[number as usize].told_by.push(self.indexes.len() as u32);
         }
         for record in index.records.iter().filter(|record| is_new[record.pack as usize]) {
             let (pack, length) = (packs[record.pack as usize], record.length);
             self.packs[pack as usize].total += u64::from(length);
-            let base = index.bases.get(record.base as usize).map_or(NO_BASE, |base| {
-                self.bases.push(*base);
-                self.bases.len() as u32 - 1
-            });
+            let base = if record.base == NO_BASE { NO_BASE } else { first_base + record.base };
             let (id, offset, depth) = (record.id, record.offset, record.depth);
             self.copies.push(Copy { id, pack, offset, length, base, depth, lives: false });
         }
-        if is_told_first {
-            self.indexes.push(IndexSeen { digest, packs, is_fresh });
-        }
+        self.seen.insert(digest);
+        self.indexes.push(IndexSeen { digest, packs, is_fresh });
     }
 
     /// Asks the heads which packs count. `false` if a copy that was marked cannot be had any more: all must be marked anew.
@@ -133,34 +121,9 @@ impl Census {
         self.lost.clear();
     }
 
-    /// Notes which chunks of condemned packs lie in no better one that is looked at, and in one that is not, as `is_elsewhere` says.
-    pub(super) fn note_elsewhere<E>(&mut self, is_elsewhere: impl Fn(&ChunkId) -> Result<bool, E>) -> Result<(), E> {
-        let mut elsewhere = HashSet::new();
-        for copies in self.copies.chunk_by(|copy, next| copy.id == next.id) {
-            let can_be_had = copies.iter().any(|copy| self.standing(copy) < Standing::Condemned);
-            if !can_be_had && is_elsewhere(&copies[0].id)? {
-                elsewhere.insert(copies[0].id);
-            }
-        }
-        self.elsewhere = elsewhere;
-        Ok(())
-    }
-
-    /// Marks those chunks of all that are looked at that `is_needed` says are needed. It is asked in the order of ids.
-    pub(super) fn mark_all<E>(&mut self, mut is_needed: impl FnMut(&ChunkId) -> Result<bool, E>) -> Result<(), E> {
-        let mut next = 0;
-        while let Some(id) = self.copies.get(next).map(|copy| copy.id) {
-            if is_needed(&id)? {
-                self.mark(id);
-            }
-            next += self.copies[next..].iter().take_while(|copy| copy.id == id).count();
-        }
-        Ok(())
-    }
-
     /// Marks a chunk that a live backup holds, and all that it is a delta to.
     pub(super) fn mark(&mut self, id: ChunkId) {
-        let mut next = Some(id).filter(|id| !self.elsewhere.contains(id));
+        let mut next = Some(id);
         while let Some(id) = next {
             let Some(best) = self.best(&id) else {
                 self.lost.insert(id);
@@ -172,7 +135,7 @@ impl Census {
             }
             copy.lives = true;
             self.packs[copy.pack as usize].live += u64::from(copy.length);
-            next = self.bases.get(copy.base as usize).copied().filter(|id| !self.elsewhere.contains(id));
+            next = self.bases.get(copy.base as usize).copied();
         }
     }
 
@@ -196,14 +159,13 @@ impl Census {
         self.packs[copy.pack as usize].standing
     }
 
-    /// Chunks that are needed and are in no pack that is looked at. They are looked for again from here.
+    /// Chunks that are needed and are in no pack that an index tells of. They are looked for again from here.
     pub(super) fn take_lost(&mut self) -> BTreeSet<ChunkId> {
         std::mem::take(&mut self.lost)
     }
 
-    /// Whether all chunks of a pack are looked at.
     pub(super) fn knows(&self, pack: &Digest) -> bool {
-        self.numbers.get(pack).is_some_and(|number| self.packs[*number as usize].is_looked_at)
+        self.numbers.contains_key(pack)
     }
 
     pub(super) fn has_index(&self, index: &Digest) -> bool {
@@ -217,8 +179,7 @@ impl Census {
 
     /// Packs that stay and hold nothing that is needed.
     pub(super) fn dead(&self) -> impl Iterator<Item = &PackSeen> {
-        let looked_at = self.packs.iter().filter(|pack| pack.is_looked_at);
-        looked_at.filter(|pack| pack.standing == Standing::Present && pack.live == 0)
+        self.packs.iter().filter(|pack| pack.standing == Standing::Present && pack.live == 0)
     }
 
     /// Packs of whose bytes half or more are dead; and condemned ones in which something lives after all.
@@ -334,13 +295,6 @@ impl Census {
         self.index_of(self.copies[best].pack)
     }
 
-    /// Indexes that tell of where a chunk of these packs lives now.
-    pub(super) fn heirs(&self, packs: &BTreeSet<Digest>) -> BTreeSet<Digest> {
-        let chosen = self.chosen(packs);
-        let left = self.copies.iter().filter(|copy| chosen[copy.pack as usize]);
-        left.filter_map(|copy| self.index_of_living(&copy.id)).collect()
-    }
-
     /// An index of a living pack is never idle, so any of them will do.
     fn index_of(&self, pack: u32) -> Option<Digest> {
         let index = self.packs[pack as usize].told_by.first()?;
@@ -389,10 +343,10 @@ mod tests {
     #[test]
     fn what_a_living_delta_stands_on_lives() {
         let mut census = Census::default();
-        census.take(digest(101), &index(1, &[(1, None), (9, None)]), false, |_| true);
-        census.take(digest(102), &index(2, &[(2, Some((1, 1)))]), false, |_| true);
-        census.take(digest(103), &index(3, &[(3, Some((2, 2)))]), false, |_| true);
-        census.take(digest(104), &index(4, &[(4, Some((3, 3)))]), false, |_| true);
+        census.take(digest(101), &index(1, &[(1, None), (9, None)]), false);
+        census.take(digest(102), &index(2, &[(2, Some((1, 1)))]), false);
+        census.take(digest(103), &index(3, &[(3, Some((2, 2)))]), false);
+        census.take(digest(104), &index(4, &[(4, Some((3, 3)))]), false);
         assert!(census.heed(&state(&[1, 2, 3, 4], &[101, 102, 103, 104], &[])));
         census.mark(id(3));
         assert_eq!(packs(census.dead()), [digest(4)]);
@@ -403,9 +357,9 @@ mod tests {
     #[test]
     fn of_several_copies_the_shallowest_lives() {
         let mut census = Census::default();
-        census.take(digest(101), &index(1, &[(5, Some((6, 2)))]), false, |_| true);
-        census.take(digest(102), &index(2, &[(5, None)]), false, |_| true);
-        census.take(digest(103), &index(3, &[(6, None)]), false, |_| true);
+        census.take(digest(101), &index(1, &[(5, Some((6, 2)))]), false);
+        census.take(digest(102), &index(2, &[(5, None)]), false);
+        census.take(digest(103), &index(3, &[(6, None)]), false);
         census.heed(&state(&[1, 2, 3], &[101, 102, 103], &[]));
         census.mark(id(5));
         assert_eq!(packs(census.dead()), [digest(1), digest(3)], "its base is not needed either");
@@ -415,8 +369,8 @@ mod tests {
     #[test]
     fn what_lives_in_a_condemned_pack_alone_is_to_be_moved() {
         let mut census = Census::default();
-        census.take(digest(101), &index(1, &[(1, None), (2, None)]), false, |_| true);
-        census.take(digest(102), &index(2, &[(1, Some((2, 1)))]), false, |_| true);
+        census.take(digest(101), &index(1, &[(1, None), (2, None)]), false);
+        census.take(digest(102), &index(2, &[(1, Some((2, 1)))]), false);
         census.heed(&state(&[1, 2], &[101, 102], &[1]));
         census.mark(id(1));
         // The delta is in a pack that stays; its base is not.
@@ -428,7 +382,7 @@ mod tests {
     #[test]
     fn moved_chunks_live_in_fresh_packs_and_their_indexes_go() {
         let mut census = Census::default();
-        census.take(digest(101), &index(1, &[(1, None), (2, None)]), false, |_| true);
+        census.take(digest(101), &index(1, &[(1, None), (2, None)]), false);
         let state = state(&[1], &[101], &[]);
         census.heed(&state);
         census.mark(id(1));
@@ -436,7 +390,7 @@ mod tests {
         assert_eq!(census.living(&half_dead).len(), 1);
         assert_eq!(census.idle_indexes(&state, &half_dead).collect::<Vec<_>>(), [digest(101)]);
         assert_eq!(census.idle_indexes(&state, &BTreeSet::new()).count(), 0);
-        census.take(digest(109), &index(9, &[(1, None)]), true, |_| true);
+        census.take(digest(109), &index(9, &[(1, None)]), true);
         census.heed(&state);
         census.move_on(&half_dead);
         assert_eq!(packs(census.dead()), [digest(1)]);
@@ -447,7 +401,7 @@ mod tests {
     #[test]
     fn a_pack_that_vanished_takes_its_marks_along() {
         let mut census = Census::default();
-        census.take(digest(101), &index(1, &[(1, None)]), false, |_| true);
+        census.take(digest(101), &index(1, &[(1, None)]), false);
         census.heed(&state(&[1], &[101], &[]));
         census.mark(id(1));
         assert!(!census.heed(&state(&[], &[101], &[])));

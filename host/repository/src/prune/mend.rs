@@ -4,8 +4,6 @@
 //! damaged pack is condemned, whatever could not be had: from then on nobody relies on it, reads find what was mended, and the next backup that
 //! holds what is lost stores it anew. What is lost is what a later mending looks for first.
 //!
-//! It looks at all packs of a domain and at the refs of all backups, for what is lost is in no pack, and refs may be damaged.
-//!
 //! Invariant: no chunk becomes deeper than it was, and each delta that is taken stands on a base that is here and shallower.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -58,6 +56,7 @@ impl Repository {
         let mut all = Mended::default();
         loop {
             let mut work = Work::new(self, domain, PruneOptions::default(), self.now_ms(), &quiet);
+            work.is_mending = true;
             work.census.distrust(damaged.clone());
             let mended = work.mend(sources).await?;
             all.add(mended);
@@ -148,7 +147,7 @@ impl Work<'_> {
         }
         let fresh = repacker.finish(&[]).await?;
         for (digest, index) in &fresh.indexes {
-            self.census.take(*digest, index, true, |_| true);
+            self.census.take(*digest, index, true);
         }
         Ok((mended, fresh))
     }

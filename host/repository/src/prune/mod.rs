@@ -4,8 +4,6 @@
 //! the grace period it is deleted; only then a head drops it from what is present. Half-dead packs are condemned once what lives in them
 //! was moved, as it is, into new ones. No data key is needed: refs tell what lives.
 //!
-//! What died since the last prune the ledger ([`crate::ledger`]) tells, and only packs in which something died are looked at.
-//!
 //! Invariants. Nothing that a head names is deleted unless a head condemned it, whatever a listing shows. A head condemns only
 //! what was dead in the very state that it follows: if another writer's head came between, it is looked at again. What was condemned is never
 //! relied on again under its name, neither by writers nor by replication. A kill between any two steps costs nothing: what was deleted and
@@ -13,7 +11,6 @@
 
 mod census;
 mod delete;
-mod follow;
 mod garbage;
 mod mend;
 mod work;
@@ -161,7 +158,6 @@ impl Repository {
             // Nothing died: it costs no look at what lives.
             return Ok(work.waiting(&state));
         }
-        work.go_by(self.ledger(domain).await?);
         work.follow().await?;
         if options.dry_run {
             return work.foresee().await;
@@ -171,7 +167,6 @@ impl Repository {
         work.sweep().await?;
         work.repack().await?;
         work.sweep().await?;
-        work.remember().await?;
         self.keep_reserve().await?;
         Ok(work.done())
     }

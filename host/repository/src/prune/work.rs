@@ -1,6 +1,6 @@
 //! One prune of one domain, step by step.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::census::Census;
@@ -9,9 +9,8 @@ use crate::chunk::ChunkId;
 use crate::format::head::{Committed, Object};
 use crate::format::path;
 use crate::heads::{Change, DomainState};
-use crate::index::IndexTable;
 use crate::repack::{Fresh, Repacker, by_pack};
-use crate::repository::{LedgerGuard, Repository};
+use crate::repository::Repository;
 use crate::{BackupId, Digest, DomainId, Error};
 
 /// Half-dead packs whose living chunks are looked for in one go through all chunks.
@@ -29,25 +28,16 @@ pub(super) struct Work<'a> {
     batch_began_ms: u64,
     pub(super) progress: Progress<'a>,
     pub(super) state: Arc<DomainState>,
-    /// Where chunks are, by this state.
-    pub(super) table: IndexTable,
     pub(super) census: Census,
-    /// Who holds chunks, by this state. None: damaged packs are mended. All packs are looked at then, and marked by the refs themselves; a
-    /// backup whose refs cannot be read is lost, and stands in nobody's way.
-    pub(super) ledger: Option<LedgerGuard>,
-    /// Packs that are looked at because of what the ledger says.
-    pub(super) touched: BTreeSet<Digest>,
-    /// Condemned packs in which nothing was found that is needed.
-    pub(super) let_go: HashSet<Digest>,
-    /// The census has packs of which no head was asked.
-    pub(super) has_fresh: bool,
-    /// Backups whose chunks are marked, where damaged packs are mended.
+    /// Backups whose chunks are marked.
     marked: BTreeSet<BackupId>,
     pub(super) pruned: Pruned,
     /// What the place did not let go.
     pub(super) refused: BTreeMap<Digest, u64>,
     /// What is locked, and until when.
     pub(super) locked: BTreeMap<Digest, u64>,
+    /// Damaged packs are mended: a backup whose refs cannot be read is lost, and stands in nobody's way.
+    pub(super) is_mending: bool,
     /// Feature bits that a reader of what this stores must know.
     pub(super) incompatible: u64,
 }
@@ -78,24 +68,14 @@ impl<'a> Work<'a> {
             batch_began_ms: now_ms,
             progress,
             state: Arc::default(),
-            table: IndexTable::default(),
             census: Census::default(),
-            ledger: None,
-            touched: BTreeSet::new(),
-            let_go: HashSet::new(),
-            has_fresh: false,
             marked: BTreeSet::new(),
             pruned: Pruned::default(),
             refused: BTreeMap::new(),
             locked: BTreeMap::new(),
+            is_mending: false,
             incompatible: 0,
         }
-    }
-
-    /// Goes by a ledger from here on.
-    pub(super) fn go_by(&mut self, ledger: LedgerGuard) {
-        self.touched.clone_from(ledger.again());
-        self.ledger = Some(ledger);
     }
 
     /// Whether anything died since the last prune, or was condemned long enough ago.
@@ -111,21 +91,15 @@ impl<'a> Work<'a> {
 
     /// Brings what is known up to the newest head: indexes, which packs count, and which chunks live.
     pub(super) async fn follow(&mut self) -> Result<(), Error> {
-        let state = self.repository.state(self.domain).await?;
-        self.repository.must_be_ours(self.domain, &state)?;
-        if self.ledger.is_some() { self.follow_ledger(state).await } else { self.follow_all(state).await }
-    }
-
-    /// The same by all indexes and the refs of all backups.
-    async fn follow_all(&mut self, state: Arc<DomainState>) -> Result<(), Error> {
         let (repository, domain) = (self.repository, self.domain);
-        self.state = state;
+        self.state = repository.state(domain).await?;
+        repository.must_be_ours(domain, &self.state)?;
         let keyring = repository.inner.keyring.current();
         for digest in
             self.state.live_indexes().filter(|digest| !self.census.has_index(digest)).copied().collect::<Vec<_>>()
         {
             let index = repository.read_index(&keyring, domain, digest).await?;
-            self.census.take(digest, &index, false, |_| true);
+            self.census.take(digest, &index, false);
         }
         if !self.census.heed(&self.state) {
             self.census.forget_marks();
@@ -154,7 +128,7 @@ impl<'a> Work<'a> {
     pub(super) async fn chunks_of(&self, backup: BackupId) -> Result<Option<Vec<ChunkId>>, Error> {
         match self.repository.chunks_of(&self.state, self.domain, backup).await {
             Ok(ids) => Ok(Some(ids)),
-            Err(error) if self.ledger.is_none() && self.repository.inner.place.is_damage(&error).await => Ok(None),
+            Err(error) if self.is_mending && self.repository.inner.place.is_damage(&error).await => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -173,7 +147,7 @@ impl<'a> Work<'a> {
         let condemned = state.packs().filter(|pack| state.is_condemned(pack) && !self.census.knows(pack));
         for pack in condemned.copied().collect::<Vec<_>>() {
             if let Some(index) = self.repository.read_footer(self.domain, &state, pack, keys.index_key()).await? {
-                self.census.take(pack, &index, false, |_| true);
+                self.census.take(pack, &index, false);
             }
         }
         self.census.heed(&state);
@@ -253,9 +227,8 @@ impl<'a> Work<'a> {
         let supersedes: Vec<Digest> = self.census.idle_indexes(&self.state, &moved).collect();
         let fresh = repacker.finish(&supersedes).await?;
         for (digest, index) in &fresh.indexes {
-            self.census.take(*digest, index, true, |_| true);
+            self.census.take(*digest, index, true);
         }
-        self.has_fresh = true;
         Ok(Some((moved, fresh)))
     }
 
@@ -279,7 +252,7 @@ impl<'a> Work<'a> {
     async fn sentence(&self, packs: BTreeSet<Digest>) -> Result<Sentence, Error> {
         let state = &self.state;
         // Of what was found in condemned packs, no index that a backup names tells.
-        let is_rescue = self.ledger.is_none() || packs.iter().any(|pack| state.is_condemned(pack));
+        let is_rescue = self.is_mending || packs.iter().any(|pack| state.is_condemned(pack));
         let mut touched = self.census.telling_of(&packs);
         let packs: BTreeSet<Digest> = packs.into_iter().filter(|pack| !state.is_condemned(pack)).collect();
         let mut tally = Tally::default();
@@ -289,48 +262,24 @@ impl<'a> Work<'a> {
         let orphans = orphans(self.domain, state);
         orphans.iter().for_each(|(_, length, _)| tally.add(*length));
         touched.extend(&idle);
-        let committed = if is_rescue {
-            self.committed_anew().await?
-        } else {
-            self.committed_on(&touched, &idle, self.census.heirs(&packs))
-        };
+        let committed = self.committed_anew(|index| is_rescue || touched.contains(index)).await?;
         let mut condemned = packs;
         condemned.extend(idle);
         condemned.extend(orphans.into_iter().map(|(_, _, digest)| digest));
         Ok(Sentence { condemned, tally, dropped: unneeded_components(state), committed })
     }
 
-    /// Backups that name any of the touched indexes, where those change: without the idle ones, and with all that tell of where something
-    /// lives now that a touched one told of. It may be more than they need, and takes no look at their refs.
-    fn committed_on(
-        &self,
-        touched: &BTreeSet<Digest>,
-        idle: &BTreeSet<Digest>,
-        heirs: BTreeSet<Digest>,
-    ) -> Vec<Committed> {
-        let is_kept = |index: &&Digest| self.state.is_index_live(index) && !idle.contains(*index);
-        let named = self.state.backups.iter().filter(|(_, live)| live.indexes.iter().any(|it| touched.contains(it)));
-        let committed = named.map(|(backup, live)| {
-            let indexes: BTreeSet<Digest> = live.indexes.iter().filter(is_kept).chain(&heirs).copied().collect();
-            (*backup, indexes.into_iter().collect(), live.keys)
-        });
-        committed.filter(|(backup, indexes, _)| self.state.backups[backup].indexes != *indexes).collect()
-    }
-
-    /// All backups with just the indexes that tell of their chunks now, by their refs.
-    async fn committed_anew(&self) -> Result<Vec<Committed>, Error> {
+    /// Backups that name any of the touched indexes, with the indexes that tell of their chunks now.
+    async fn committed_anew(&self, is_touched: impl Fn(&Digest) -> bool) -> Result<Vec<Committed>, Error> {
         let mut committed = Vec::new();
-        for (backup, live) in self.state.backups.iter().filter(|(_, live)| !live.indexes.is_empty()) {
+        for (backup, live) in &self.state.backups {
+            if !live.indexes.iter().any(&is_touched) {
+                continue;
+            }
             let mut indexes = BTreeSet::new();
             let Some(ids) = self.chunks_of(*backup).await? else { continue };
-            for id in ids {
-                // What is lost is lost; check tells of it.
-                let index = match self.census.index_of_living(&id) {
-                    None => self.table.find(&id)?.map(|location| location.index),
-                    living => living,
-                };
-                indexes.extend(index);
-            }
+            // What is lost is lost; check tells of it.
+            indexes.extend(ids.iter().filter_map(|id| self.census.index_of_living(id)));
             committed.push((*backup, indexes.into_iter().collect(), live.keys));
         }
         Ok(committed)

@@ -28,9 +28,8 @@ pub struct Memory {
     written: Mutex<BTreeMap<String, u64>>,
     /// Bytes for which there is room.
     pub room: AtomicU64,
-    /// Bytes that were put, and bytes that were got.
+    /// Bytes that were put.
     pub sent: AtomicU64,
-    pub fetched: AtomicU64,
     /// How long putting an object takes.
     pub slowness: Mutex<Duration>,
     /// Packs that are being put, and the most that ever were at once.
@@ -146,9 +145,7 @@ impl Storage for Memory {
             let bytes = found.ok_or_else(|| Error::NotFound { location: self.location(), path: path.to_owned() })?;
             let length = bytes.len() as u64;
             let range = range.unwrap_or(0..length);
-            let bytes = bytes.slice(range.start.min(length) as usize..range.end.min(length) as usize);
-            self.fetched.fetch_add(bytes.len() as u64, Ordering::SeqCst);
-            Ok(bytes)
+            Ok(bytes.slice(range.start.min(length) as usize..range.end.min(length) as usize))
         })
     }
     async fn put(&self, path: &str, bytes: Bytes) -> Result<(), Error> {

@@ -1,12 +1,9 @@
 //! A random test against a model: backups, deletes, prunes, copies, heals, crashes, two writers and readers at once, in any order. Whatever
 //! happens, every backup that a target claims can be read back byte for byte there, and the refs by which prune goes name what the trees reach.
-//! Each writer prunes by a ledger of its own, which is lost, damaged, and put back as it was some time before.
 //!
 //! The seeds are fixed. `HOLDFAST_MODEL_OPERATIONS` asks for more operations than the usual number, and goes on with other seeds.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use holdfast_repository::{
@@ -17,7 +14,6 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use tempfile::TempDir;
 
 use crate::memory::Memory;
 use crate::setting::{file, noise, read, record};
@@ -96,36 +92,11 @@ enum Operation {
     Restart {
         writer: usize,
     },
-    /// Something happens to what a writer keeps of the references, and it starts anew.
-    Ledger {
-        place: usize,
-        writer: usize,
-        fate: Fate,
-    },
 }
-
-#[derive(Clone, Debug)]
-enum Fate {
-    /// It is copied, as somebody does who saves the data directory.
-    Kept,
-    /// The copy comes back.
-    PutBack,
-    Lost,
-    Damaged(Index, Index),
-}
-
-/// Names and bytes of files.
-type Files = BTreeMap<PathBuf, Vec<u8>>;
 
 fn operations() -> impl Strategy<Value = Vec<Operation>> {
     let content = || btree_map(0..FILES, 0..VERSIONS, 1..5);
     let (place, writer, which) = (|| 0..2_usize, || 0..2_usize, any::<Index>);
-    let fate = prop_oneof![
-        3 => Just(Fate::Kept),
-        3 => Just(Fate::PutBack),
-        1 => Just(Fate::Lost),
-        1 => any::<(Index, Index)>().prop_map(|(file, byte)| Fate::Damaged(file, byte)),
-    ];
     let operation = prop_oneof![
         5 => (writer(), content()).prop_map(|(writer, content)| Operation::BackUp { writer, content }),
         2 => (writer(), content()).prop_map(|(writer, content)| Operation::Begin { writer, content }),
@@ -145,7 +116,6 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
         4 => (place(), 0..24_u64, any::<bool>())
             .prop_map(|(place, calls, answers_are_lost)| Operation::Crash { place, calls, answers_are_lost }),
         1 => writer().prop_map(|writer| Operation::Restart { writer }),
-        4 => (place(), writer(), fate).prop_map(|(place, writer, fate)| Operation::Ledger { place, writer, fate }),
     ];
     vec(operation, SEQUENCE)
 }
@@ -156,9 +126,6 @@ struct Place {
     writers: [Repository; 2],
     ids: [WriterId; 2],
     holds: BTreeMap<BackupId, Content>,
-    /// Where each writer keeps what it knows, and what it knew when that was copied.
-    scratch: TempDir,
-    kept: [Option<Files>; 2],
 }
 
 /// A backup that is being written at the first place.
@@ -196,31 +163,17 @@ fn bytes(file: u8, version: u8) -> Vec<u8> {
     bytes
 }
 
-async fn open(storage: &Arc<Memory>, keyring: &SharedKeyring, id: WriterId, scratch: &TempDir) -> Repository {
+async fn open(storage: &Arc<Memory>, keyring: &SharedKeyring, id: WriterId) -> Repository {
     let clock = storage.clone();
     let repository = Repository::open_or_create(storage.clone(), keyring.clone()).await.unwrap();
-    let repository = repository.with_index_cache(scratch.path().join(id.to_string()));
     repository.with_writer(id).with_clock(Clock::of(move || clock.now_ms()))
-}
-
-/// A directory in memory, where there is such a place: what is written here is synced thousands of times.
-fn scratch() -> TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
-}
-
-/// The files of a directory; none where it is not there.
-fn read_files(directory: &Path) -> Files {
-    let entries = fs::read_dir(directory).into_iter().flatten();
-    let paths = entries.map(|entry| entry.unwrap().path()).filter(|path| !path.ends_with("lock"));
-    paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
 impl Place {
     async fn new(keyring: &SharedKeyring) -> Self {
-        let (storage, ids, scratch) = (Memory::new(), [WriterId::random(), WriterId::random()], scratch());
-        let writers =
-            [open(&storage, keyring, ids[0], &scratch).await, open(&storage, keyring, ids[1], &scratch).await];
-        Self { storage, writers, ids, holds: BTreeMap::new(), scratch, kept: [None, None] }
+        let (storage, ids) = (Memory::new(), [WriterId::random(), WriterId::random()]);
+        let writers = [open(&storage, keyring, ids[0]).await, open(&storage, keyring, ids[1]).await];
+        Self { storage, writers, ids, holds: BTreeMap::new() }
     }
 
     fn pick(&self, which: &Index) -> Option<(BackupId, Content)> {
@@ -263,7 +216,6 @@ impl World {
             Operation::Wait { hours } => self.places.iter().for_each(|place| place.storage.wait(hours * HOUR)),
             Operation::Crash { place, calls, answers_are_lost } => self.crash = Some((place, calls, answers_are_lost)),
             Operation::Restart { writer } => self.restart(0, writer).await,
-            Operation::Ledger { place, writer, fate } => self.change_ledger(place, writer, fate).await,
         }
     }
 
@@ -288,34 +240,7 @@ impl World {
             self.running = None;
         }
         let at = &mut self.places[place];
-        at.writers[writer] = open(&at.storage, &self.keyring, at.ids[writer], &at.scratch).await;
-    }
-
-    async fn change_ledger(&mut self, place: usize, writer: usize, fate: Fate) {
-        let at = &mut self.places[place];
-        let directory = at.scratch.path().join(at.ids[writer].to_string()).join(format!("{}.ledger", self.domain));
-        let files = read_files(&directory);
-        let wanted = match fate {
-            Fate::Kept => {
-                at.kept[writer] = Some(files);
-                return;
-            }
-            Fate::PutBack => at.kept[writer].clone().unwrap_or_default(),
-            Fate::Lost => Files::new(),
-            Fate::Damaged(file, byte) => {
-                let mut damaged = files.clone();
-                if let Some((_, bytes)) =
-                    (!files.is_empty()).then(|| damaged.iter_mut().nth(file.index(files.len()))).flatten()
-                {
-                    let position = byte.index(bytes.len());
-                    bytes[position] ^= 1;
-                }
-                damaged
-            }
-        };
-        files.keys().for_each(|path| fs::remove_file(path).unwrap());
-        wanted.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
-        self.restart(place, writer).await;
+        at.writers[writer] = open(&at.storage, &self.keyring, at.ids[writer]).await;
     }
 
     async fn visible(&self, place: usize, backup: BackupId) -> bool {
@@ -417,12 +342,7 @@ impl World {
         }
         let before = options.dry_run.then(|| self.places[place].storage.objects.lock().unwrap().clone());
         self.arm(place);
-        let prune = async || self.places[place].writers[writer].prune(self.domain, options, &|_, _, _| {}).await;
-        let result = match prune().await {
-            // What was damaged is refused, and made anew by whoever comes next.
-            Err(error) if error.code() == "index-cache" => prune().await,
-            result => result,
-        };
+        let result = self.places[place].writers[writer].prune(self.domain, options, &|_, _, _| {}).await;
         let was_cut = self.disarm(place, writer).await;
         match result {
             Ok(pruned) if !options.dry_run => self.pruned.lock().unwrap().add(pruned),
