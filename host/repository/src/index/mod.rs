@@ -170,19 +170,49 @@ impl Indexes {
 }
 
 impl IndexTable {
-    /// Where a chunk is, if a pack that counts holds it: the copy of the least depth, which is read the fastest.
+    /// Where a chunk is, if a pack that counts holds it: of the copies that can be opened the one of the least depth, which is read the fastest.
+    ///
+    /// A delta may outlive its base, in a pack most of which lives: nothing needed it any more. Stored again, the chunk has another copy,
+    /// which that one must not hide.
     ///
     /// Errors: the cache cannot be read.
     pub(crate) fn find(&self, id: &ChunkId) -> Result<Option<Location>, Error> {
-        let mut best = None;
+        let copies = self.copies(id)?;
+        if copies.len() > 1 {
+            for copy in &copies {
+                if self.is_whole(copy, DEPTH_MAX)? {
+                    return Ok(Some(*copy));
+                }
+            }
+        }
+        Ok(copies.first().copied())
+    }
+
+    /// Whether a copy and all that it takes to open it are here: at most so many bases.
+    fn is_whole(&self, copy: &Location, bases: u8) -> Result<bool, Error> {
+        let Some(base) = copy.base else { return Ok(true) };
+        if bases > 0 {
+            for copy in self.copies(&base)? {
+                if self.is_whole(&copy, bases - 1)? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// All copies of a chunk in packs that count, those of the least depth first.
+    fn copies(&self, id: &ChunkId) -> Result<Vec<Location>, Error> {
+        let mut copies = Vec::new();
         for layer in &self.runs {
-            layer.records.find(id, &mut |record| layer.choose(record, &mut best))?;
+            layer.records.find(id, &mut |record| copies.extend(layer.counted(record)))?;
         }
         let young = &self.young.records;
         let first = young.partition_point(|record| record.id < *id);
-        let copies = young[first..].iter().take_while(|record| record.id == *id);
-        copies.for_each(|record| self.young.choose(record, &mut best));
-        Ok(best)
+        let named = young[first..].iter().take_while(|record| record.id == *id);
+        copies.extend(named.filter_map(|record| self.young.counted(record)));
+        copies.sort_by_key(|copy| copy.depth);
+        Ok(copies)
     }
 
     /// Where a chunk is and, behind it, each base that it takes to open it.
@@ -249,20 +279,20 @@ impl<R> Layer<R> {
         Self { records: Arc::new(records), sources: Arc::new(sources), live: Arc::default() }
     }
 
-    /// Puts a record that counts into the place of one that is deeper.
-    fn choose(&self, record: &Located, best: &mut Option<Location>) {
+    /// What a record says, if it counts.
+    fn counted(&self, record: &Located) -> Option<Location> {
         let source = record.source as usize;
-        if self.live[source] && best.is_none_or(|best| record.depth < best.depth) {
+        self.live[source].then(|| {
             let (pack, index) = self.sources.packs[source];
-            *best = Some(Location {
+            Location {
                 pack,
                 index: self.sources.indexes[index as usize],
                 offset: record.offset,
                 length: record.length,
                 base: record.base,
                 depth: record.depth,
-            });
-        }
+            }
+        })
     }
 }
 

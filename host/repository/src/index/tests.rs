@@ -108,6 +108,26 @@ fn the_shallowest_copy_is_found_and_a_chain_ends() {
 }
 
 #[test]
+fn a_copy_whose_base_is_gone_hides_no_other_one() {
+    let all = [
+        (1, index(1, [(5, Some((7, 1))), (6, Some((5, 2)))])),
+        (2, index(2, [(5, Some((8, 2)))])),
+        (3, index(3, [(8, Some((9, 1))), (9, None)])),
+        (4, index(4, [(7, None)])),
+    ];
+    for mut indexes in young_and_settled(&all) {
+        let chain = |table: &IndexTable, chunk| {
+            let chain = table.find_chain(&id(chunk)).unwrap();
+            chain.into_iter().map(|location| location.pack).collect::<Vec<_>>()
+        };
+        let table = indexes.table(&state(&[1, 2, 3, 4]));
+        assert_eq!(chain(&table, 6), [1, 1, 4].map(digest), "the least deep");
+        let table = indexes.table(&state(&[1, 2, 3]));
+        assert_eq!(chain(&table, 6), [1, 2, 3, 3].map(digest), "the one that can be opened");
+    }
+}
+
+#[test]
 fn chunks_are_found_in_packs_that_count() {
     let all = [(1, index(1, whole(0..100))), (2, index(2, whole(50..150))), (3, index(3, whole(1000..1001)))];
     for mut indexes in young_and_settled(&all) {

@@ -139,14 +139,24 @@ impl Census {
         }
     }
 
-    /// The copy that lives, else the one to live: in a pack that stays, of the least depth, in a fresh pack if there is one.
+    /// The copy that lives, else the one to live: one that can be opened, in a pack that stays, of the least depth, in a fresh pack if there
+    /// is one.
     fn best(&self, id: &ChunkId) -> Option<usize> {
         let can_be_had = self.copies_of(id).filter(|(copy, _)| self.standing(copy) != Standing::Absent);
         let rank = |copy: &Copy| {
             let standing = self.standing(copy);
-            (!copy.lives, standing == Standing::Condemned, copy.depth, standing)
+            let is_whole = self.is_whole(copy, DEPTH_MAX);
+            (!copy.lives, !is_whole, standing == Standing::Condemned, copy.depth, standing)
         };
         can_be_had.min_by_key(|(copy, _)| rank(copy)).map(|(_, number)| number)
+    }
+
+    /// Whether a copy can be had with all that it takes to open it, at most so many bases. A delta may outlive its base, where nothing
+    /// needed it any more.
+    fn is_whole(&self, copy: &Copy, bases: u8) -> bool {
+        let base = self.bases.get(copy.base as usize);
+        let can_be_opened = |base| bases > 0 && self.copies_of(base).any(|(copy, _)| self.is_whole(copy, bases - 1));
+        self.standing(copy) != Standing::Absent && base.is_none_or(can_be_opened)
     }
 
     /// All copies of a chunk, with their numbers.
@@ -208,9 +218,10 @@ impl Census {
         self.is_given_up = true;
     }
 
-    /// The least depth of a chunk's copies in packs that stay.
+    /// The least depth of a chunk's copies that can be opened, in packs that stay.
     pub(super) fn depth(&self, id: &ChunkId) -> Option<u8> {
-        let sound = self.copies_of(id).filter(|(copy, _)| self.standing(copy) <= Standing::Present);
+        let is_sound = |copy: &Copy| self.standing(copy) <= Standing::Present && self.is_whole(copy, DEPTH_MAX);
+        let sound = self.copies_of(id).filter(|(copy, _)| is_sound(copy));
         sound.map(|(copy, _)| copy.depth).min()
     }
 
@@ -364,6 +375,19 @@ mod tests {
         census.mark(id(5));
         assert_eq!(packs(census.dead()), [digest(1), digest(3)], "its base is not needed either");
         assert_eq!(census.index_of_living(&id(5)), Some(digest(102)));
+    }
+
+    #[test]
+    fn of_several_copies_one_that_can_be_opened_lives() {
+        let mut census = Census::default();
+        census.take(digest(101), &index(1, &[(5, Some((6, 1)))]), false);
+        census.take(digest(102), &index(2, &[(5, Some((7, 2)))]), false);
+        census.take(digest(103), &index(3, &[(7, None)]), false);
+        census.heed(&state(&[1, 2, 3], &[101, 102, 103], &[]));
+        census.mark(id(5));
+        assert_eq!(packs(census.dead()), [digest(1)], "nothing has its base");
+        assert!(census.take_lost().is_empty());
+        assert_eq!(census.depth(&id(5)), Some(2));
     }
 
     #[test]

@@ -107,6 +107,46 @@ fn a_parent_that_is_gone_or_damaged_costs_its_deltas_only() {
 }
 
 #[test]
+fn a_delta_that_outlived_its_base_hides_no_other_copy() {
+    run(async {
+        let here = Appliance::new().await;
+        let prune = async || {
+            let now = PruneOptions { now: true, ..PruneOptions::default() };
+            here.repository.prune(here.domain, now, &|_, _, _| {}).await.unwrap()
+        };
+        let class = ContentClass::Pages(8192);
+        let version = |number: u64| {
+            let mut bytes = noise(1, CHUNK);
+            bytes[..100].copy_from_slice(&noise(number, 100));
+            (class, bytes)
+        };
+        let with = |number| {
+            let lasting = ("base/2".to_owned(), (class, noise(2, 10 * CHUNK)));
+            Files::from([("base/1".to_owned(), version(number)), lasting])
+        };
+        // The second version is a delta to the first, in a pack of which most lives on.
+        let first = here.back_up(&Files::from([("base/1".to_owned(), version(10))])).await.unwrap();
+        let second = here.back_up_after(Some(&first), &with(20)).await.unwrap();
+        let third = here.back_up(&with(30)).await.unwrap();
+        for gone in [&first, &second] {
+            here.repository.remove_backup(here.domain, gone.backup, 1).await.unwrap();
+        }
+        assert!(prune().await.deleted.objects > 0);
+        // It comes back, as a delta to the third.
+        let fourth = here.back_up_after(Some(&third), &with(20)).await.unwrap();
+        assert!(fourth.stored_bytes < CHUNK as u64 / 2);
+        assert!(here.holds(&fourth, &with(20)).await.unwrap());
+        let there = Appliance::at(Memory::new(), here.keyring.clone()).await.unwrap();
+        there.repository.copy_backup(&here.repository, here.domain, fourth.backup, &|_, _| {}).await.unwrap();
+        assert!(there.holds(&fourth, &with(20)).await.unwrap());
+        for _ in 0..2 {
+            prune().await;
+            assert!(here.restarted().await.holds(&fourth, &with(20)).await.unwrap());
+        }
+    });
+}
+
+#[test]
 fn a_copy_brings_along_what_its_chunks_stand_on_at_the_source_whatever_its_refs_say() {
     run(async {
         let here = Appliance::new().await;

@@ -14,6 +14,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use tempfile::TempDir;
 
 use crate::memory::Memory;
 use crate::setting::{file, noise, read, record};
@@ -126,6 +127,8 @@ struct Place {
     writers: [Repository; 2],
     ids: [WriterId; 2],
     holds: BTreeMap<BackupId, Content>,
+    /// Where each writer keeps its index.
+    scratch: TempDir,
 }
 
 /// A backup that is being written at the first place.
@@ -163,17 +166,24 @@ fn bytes(file: u8, version: u8) -> Vec<u8> {
     bytes
 }
 
-async fn open(storage: &Arc<Memory>, keyring: &SharedKeyring, id: WriterId) -> Repository {
+async fn open(storage: &Arc<Memory>, keyring: &SharedKeyring, id: WriterId, scratch: &TempDir) -> Repository {
     let clock = storage.clone();
     let repository = Repository::open_or_create(storage.clone(), keyring.clone()).await.unwrap();
+    let repository = repository.with_index_cache(scratch.path().join(id.to_string()));
     repository.with_writer(id).with_clock(Clock::of(move || clock.now_ms()))
+}
+
+/// A directory in memory, where there is such a place: what is written here is synced thousands of times.
+fn scratch() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 impl Place {
     async fn new(keyring: &SharedKeyring) -> Self {
-        let (storage, ids) = (Memory::new(), [WriterId::random(), WriterId::random()]);
-        let writers = [open(&storage, keyring, ids[0]).await, open(&storage, keyring, ids[1]).await];
-        Self { storage, writers, ids, holds: BTreeMap::new() }
+        let (storage, ids, scratch) = (Memory::new(), [WriterId::random(), WriterId::random()], scratch());
+        let writers =
+            [open(&storage, keyring, ids[0], &scratch).await, open(&storage, keyring, ids[1], &scratch).await];
+        Self { storage, writers, ids, holds: BTreeMap::new(), scratch }
     }
 
     fn pick(&self, which: &Index) -> Option<(BackupId, Content)> {
@@ -240,7 +250,7 @@ impl World {
             self.running = None;
         }
         let at = &mut self.places[place];
-        at.writers[writer] = open(&at.storage, &self.keyring, at.ids[writer]).await;
+        at.writers[writer] = open(&at.storage, &self.keyring, at.ids[writer], &at.scratch).await;
     }
 
     async fn visible(&self, place: usize, backup: BackupId) -> bool {
