@@ -1,11 +1,12 @@
-//! An off-site service that lies over the wire: an older state is refused and told.
+//! An off-site service that fails over the wire: copying goes on until it is done, and says meanwhile what is in the way; an older state is refused and told.
 
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use holdfast_tests::s3::{BUCKET, S3Server, target_arguments, url_at};
-use holdfast_tests::wire::{Asked, Fault, Wire};
+use holdfast_tests::content::Content;
+use holdfast_tests::s3::{BUCKET, S3Server, SECRET_KEY, target_arguments, url_at};
+use holdfast_tests::wire::{Asked, Fault, Said, Wire};
 use holdfast_tests::{Result, ensure, wait_until};
 
 use crate::setting::{INSTANCE, Setting};
@@ -32,6 +33,46 @@ fn fails_with(setting: &Setting, words: &[&str]) -> Result {
         let error = target["status"]["lastError"].as_str().unwrap_or_default();
         Ok(words.iter().any(|words| error.contains(words)).then_some(()))
     })
+}
+
+#[test]
+fn a_replication_goes_on_through_faults_and_says_how_it_stands() -> Result {
+    let (setting, wire) = over_a_wire("wire")?;
+    let content = Content::of(&setting.cluster)?;
+    let writes = |asked: &Asked| asked.method == "PUT" && asked.path.contains("/packs/");
+    wire.strike(writes, 0, usize::MAX, Fault::Answer(Said::error(507, "XMinioStorageFull")));
+    setting.appliance.back_up(INSTANCE, "primary")?;
+    fails_with(&setting, &["no room is left"])?;
+    for words in [&["target", "show", "vault"][..], &["status"]] {
+        let shown = setting.appliance.run(words)?;
+        let says = ["no room is left", "vault"].iter().all(|word| shown.stdout.contains(word));
+        ensure(says && !shown.to_string().contains(SECRET_KEY), || format!("it is not said how it stands: {shown}"))?;
+    }
+    let shown = setting.appliance.run(["backup", "show", &format!("{INSTANCE}/latest")])?.done()?;
+    ensure(shown.stdout.contains("Pending at there (vault)"), || format!("it is not said how it stands: {shown}"))?;
+
+    wire.clear();
+    let before = wire.struck();
+    let faults = [Fault::Drop, Fault::LoseAnswer, Fault::CutRequest, Fault::CutAnswer, Fault::FlipRequest];
+    for (number, fault) in faults.into_iter().enumerate() {
+        wire.strike(|_| true, 3 + number * 5, 2, fault);
+    }
+    setting.appliance.run(["target", "sync", "vault"])?.done()?;
+    setting.wait_for_protection()?;
+    ensure(wire.struck() > before + 8, || "the faults were never met".into())?;
+    setting.appliance.run(["target", "sync", "vault"])?.done()?;
+    wait_until("no error is told that is over, and nothing waits to be copied", PATIENCE, || {
+        let target = setting.appliance.json(["target", "show", "vault"])?;
+        let jobs = setting.appliance.list(&["job", "list"])?;
+        let mut copying = jobs.iter().filter(|job| job["kind"] == "replicate");
+        let is_over = target["status"]["lastError"].is_null() && copying.all(|job| job["state"] == "Succeeded");
+        Ok(is_over.then_some(()))
+    })?;
+    ensure(!setting.appliance.log_text().contains(SECRET_KEY), || "the log has a secret".into())?;
+    setting.appliance.run(["repository", "check", "--read-data", "--target", "vault"])?.done()?;
+    let to = setting.workdir.join("restored");
+    setting.appliance.restore(&format!("{INSTANCE}/latest"), &to, &[], &["--wait", "--from", "vault"])?.done()?;
+    setting.must_hold(&to, &content)
 }
 
 /// Copies a service's bucket into another one.
