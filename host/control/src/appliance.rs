@@ -14,6 +14,7 @@ use crate::data_dir::DataDir;
 use crate::jobs::Queue;
 use crate::jobs::scrub::ScrubDays;
 use crate::plugins::Plugins;
+use crate::policies::Said;
 use crate::unlock::{self, Unlocking};
 use crate::{Appliance, Error, ErrorKind, clock, rollback, targets, tokens};
 
@@ -54,6 +55,8 @@ pub(crate) struct State {
     pub(crate) compression: Compression,
     pub(crate) scrub: ScrubDays,
     repositories: Mutex<HashMap<String, Arc<OnceCell<Repository>>>>,
+    /// What keeps backups, for the next page of a list.
+    pub(crate) said: Mutex<Said>,
     pub(crate) queue: Queue,
     /// Targets that somebody wants to be copied to outside of their window too, by uid.
     pub(crate) hurried: Mutex<BTreeSet<String>>,
@@ -122,6 +125,7 @@ pub(crate) async fn open(options: Options) -> Result<Arc<State>, Error> {
         compression: options.compression,
         scrub: options.scrub,
         repositories: Mutex::default(),
+        said: Mutex::default(),
         queue: Queue::new(options.workers),
         hurried: Mutex::default(),
         at_work: tokio::sync::RwLock::default(),

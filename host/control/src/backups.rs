@@ -1,6 +1,5 @@
 //! Operations on backups.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -65,8 +64,7 @@ impl Appliance {
         let uids: Vec<_> = page.items.iter().map(|row| row.uid.clone()).collect();
         let copies = self.0.catalog.copies_of(&uids).await?;
         let targets = self.0.catalog.targets().await?;
-        let instances = page.items.iter().map(|row| row.instance_uid.clone()).collect::<BTreeSet<_>>();
-        let retained = policies::retained(&self.0, instances.into_iter().collect()).await?;
+        let retained = policies::retained(&self.0, &page.items).await?;
         let losses = self.0.catalog.losses_of(&uids).await?;
         let view = |row: &BackupRow| {
             let copies = views::Copies {
@@ -220,7 +218,7 @@ impl Appliance {
 
     async fn view_backup(&self, row: BackupRow) -> Result<Backup, Error> {
         let copies = copies(&self.0, &row.uid).await?;
-        let retained = policies::retained(&self.0, vec![row.instance_uid.clone()]).await?;
+        let retained = policies::retained(&self.0, std::slice::from_ref(&row)).await?;
         let (losses, targets) = (losses(&self.0, &row.uid).await?, self.0.catalog.targets().await?);
         let copies = views::Copies { copies: &copies, losses: &losses, targets: &targets };
         Ok(views::backup(&row, copies, retained.get(&row.uid)))

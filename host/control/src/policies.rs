@@ -2,9 +2,10 @@
 //!
 //! A change is remembered together with what was said before: what it would let go stays for a day, in which it can be taken back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError};
 
-use holdfast_catalog::{FormerSpec, PolicyRow, PolicySpec, RetentionRow, RetentionRules, Scope, TargetRow};
+use holdfast_catalog::{BackupRow, FormerSpec, PolicyRow, PolicySpec, RetentionRow, RetentionRules, Scope, TargetRow};
 use holdfast_repository::WriterId;
 
 use crate::appliance::State;
@@ -22,6 +23,9 @@ pub(crate) const UNCONFIRMED: &str = "expiry-unconfirmed";
 const COUNT_MAX: u32 = 100_000;
 /// The longest time for which anything is kept by its age, in seconds: a century.
 pub(crate) const KEEP_SECONDS_MAX: u64 = 100 * 365 * 24 * 60 * 60;
+
+/// For so long it is not asked again what keeps backups of which nothing changed.
+const SAID_MS: i64 = 10_000;
 
 impl Appliance {
     /// Live policies by name.
@@ -180,15 +184,43 @@ pub(crate) struct Retained {
     pub(crate) locked_ms: Option<i64>,
 }
 
-/// What keeps each backup of these instances, by its uid.
-pub(crate) async fn retained(state: &State, instance_uids: Vec<String>) -> Result<BTreeMap<String, Retained>, Error> {
-    let (places, policies, now) = (places(state).await?, state.catalog.policies().await?, clock::now_ms());
-    let mut retained = BTreeMap::new();
-    for series in series(state, instance_uids).await?.values() {
-        let decisions = retention::decide(series, &places, &policies, now);
-        retained.extend(decisions.iter().map(|decision| (decision.backup.uid.clone(), summary(decision))));
+/// What was said last of all backups of some instances. It takes a look at all of them to say it of one, and a list has many pages.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Said {
+    /// The number of the catalog's changes before it was looked at.
+    change: u64,
+    at_ms: i64,
+    by_instance: BTreeMap<String, Arc<BTreeMap<String, Retained>>>,
+}
+
+impl Said {
+    /// The same as far as it holds: until the catalog changes, and for a while, for some of it ends by the clock.
+    fn holding_at(self, change: u64, now_ms: i64) -> Self {
+        let is_recent = (self.at_ms..self.at_ms + SAID_MS).contains(&now_ms);
+        if self.change == change && is_recent { self } else { Self { change, at_ms: now_ms, ..Self::default() } }
     }
-    Ok(retained)
+}
+
+/// What keeps each of these backups, by its uid.
+pub(crate) async fn retained(state: &State, backups: &[BackupRow]) -> Result<BTreeMap<String, Retained>, Error> {
+    let (change, now) = (*state.catalog.changes().borrow(), clock::now_ms());
+    let mut said = state.said.lock().unwrap_or_else(PoisonError::into_inner).clone().holding_at(change, now);
+    let instances: BTreeSet<&String> = backups.iter().map(|row| &row.instance_uid).collect();
+    let unsaid: Vec<String> =
+        instances.into_iter().filter(|uid| !said.by_instance.contains_key(*uid)).cloned().collect();
+    if !unsaid.is_empty() {
+        let (places, policies) = (places(state).await?, state.catalog.policies().await?);
+        let mut series = series(state, unsaid.clone()).await?;
+        for uid in unsaid {
+            let series = series.remove(&uid).unwrap_or_default();
+            let decisions = retention::decide(&series, &places, &policies, now);
+            let summaries = decisions.iter().map(|decision| (decision.backup.uid.clone(), summary(decision)));
+            said.by_instance.insert(uid, Arc::new(summaries.collect()));
+        }
+        *state.said.lock().unwrap_or_else(PoisonError::into_inner) = said.clone();
+    }
+    let of = |row: &BackupRow| Some((row.uid.clone(), said.by_instance.get(&row.instance_uid)?.get(&row.uid)?.clone()));
+    Ok(backups.iter().filter_map(of).collect())
 }
 
 fn summary(decision: &Decision<'_>) -> Retained {
@@ -337,6 +369,17 @@ fn checked_labels(labels: BTreeMap<String, String>) -> Result<BTreeMap<String, S
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_said_holds_until_something_changes_or_time_passes() {
+        let by_instance = BTreeMap::from([("uid".to_owned(), Arc::default())]);
+        let said = Said { change: 7, at_ms: 1_000, by_instance };
+        let holds = |change, now_ms| !said.clone().holding_at(change, now_ms).by_instance.is_empty();
+        assert!(holds(7, 1_000) && holds(7, 1_000 + SAID_MS - 1));
+        assert!(!holds(8, 1_000), "the catalog changed");
+        assert!(!holds(7, 1_000 + SAID_MS), "a lock may have ended");
+        assert!(!holds(7, 999), "the clock was set back");
+    }
 
     fn row(last: u32) -> PolicyRow {
         PolicyRow::new("p".to_owned(), "standard".to_owned(), spec(last), 0)
