@@ -659,6 +659,7 @@ class Domain:
     def load_indexes(self) -> None:
         """Learns where the chunks are from all indexes that are present."""
         folder = f"{self.root}/indexes/"
+        copies: dict[bytes, list[Place]] = {}
         for path, (_, digested) in self.state.objects.items():
             if not path.startswith(folder) or digested in self.state.condemned:
                 continue
@@ -667,8 +668,16 @@ class Domain:
                 require(path == folder + self.state.objects[path][1].hex(), "it is not named by its digest")
                 for identity, place in read_index(plain):
                     if self.is_usable(place.pack):
-                        known = self.places.get(identity)
-                        self.places[identity] = min(known or place, place, key=lambda place: place.depth)
+                        copies.setdefault(identity, []).append(place)
+
+        def is_whole(place: Place, bases: int = DEPTH_LIMIT) -> bool:
+            below = copies.get(place.base, []) if place.base is not None else []
+            return place.base is None or (bases > 0 and any(is_whole(copy, bases - 1) for copy in below))
+
+        def rank(place: Place) -> tuple[bool, int]:
+            return not is_whole(place), place.depth
+
+        self.places = {identity: min(places, key=rank) for identity, places in copies.items()}
 
     def is_usable(self, pack: bytes) -> bool:
         return self.pack_path(pack) in self.state.objects and pack not in self.state.condemned
