@@ -84,15 +84,21 @@ async fn overwritten_and_deleted_objects_are_read_by_their_versions() {
     assert!(storage.put_if_absent("a/object", Bytes::from_static(b"again")).await.unwrap(), "it was deleted");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_compliance_lock_can_be_extended_and_never_shortened() {
-    let (minio, _directory) = start();
-    let storage = store(&minio.url("locks"), &[("lock", "compliance"), ("lock-days", "10")]).unwrap();
+/// A store that locks by this setting for ten days, and the version of the `object` that it holds, which is locked so.
+async fn locked_for_ten_days(minio: &Minio, lock: &str, mode: LockMode) -> (Arc<dyn Storage>, String) {
+    let storage = store(&minio.url("locks"), &[("lock", lock), ("lock-days", "10")]).unwrap();
     storage.put("object", Bytes::from_static(b"kept")).await.unwrap();
     let version = storage.versions("object").await.unwrap().remove(0).id;
     let locked = storage.retention("object", &version).await.unwrap().unwrap();
-    assert_eq!(locked.mode, LockMode::Compliance);
+    assert_eq!(locked.mode, mode);
     assert!(locked.until_ms > in_days(11) && locked.until_ms < in_days(13), "10 days and a step of 2: {locked:?}");
+    (storage, version)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compliance_lock_can_be_extended_and_never_shortened() {
+    let (minio, _directory) = start();
+    let (storage, version) = locked_for_ten_days(&minio, "compliance", LockMode::Compliance).await;
 
     let until = |days| Retention { mode: LockMode::Compliance, until_ms: in_days(days) };
     storage.set_retention("object", &version, until(40)).await.unwrap();
@@ -106,12 +112,7 @@ async fn a_compliance_lock_can_be_extended_and_never_shortened() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_governance_lock_is_extended_by_us_and_shortened_only_by_who_may_bypass_it() {
     let (minio, _directory) = start();
-    let storage = store(&minio.url("locks"), &[("lock", "governance"), ("lock-days", "10")]).unwrap();
-    storage.put("object", Bytes::from_static(b"kept")).await.unwrap();
-    let version = storage.versions("object").await.unwrap().remove(0).id;
-    let locked = storage.retention("object", &version).await.unwrap().unwrap();
-    assert_eq!(locked.mode, LockMode::Governance);
-    assert!(locked.until_ms > in_days(11) && locked.until_ms < in_days(13), "10 days and a step of 2: {locked:?}");
+    let (storage, version) = locked_for_ten_days(&minio, "governance", LockMode::Governance).await;
 
     let until = |days| Retention { mode: LockMode::Governance, until_ms: in_days(days) };
     storage.set_retention("object", &version, until(40)).await.unwrap();
