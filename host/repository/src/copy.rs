@@ -118,10 +118,11 @@ impl Repository {
     ) -> Result<Plan, Error> {
         let (there, present) = (source.index(domain, from).await?, self.index(domain, here).await?);
         let live = from.backups.get(&backup).ok_or(Error::NoSuchBackup { backup, location: source.location() })?;
+        // Not those that the source names for it, which may be more than it needs.
         let mut packs = BTreeMap::new();
         let mut relied_on = BTreeSet::new();
         let mut indexes: BTreeSet<Digest> = BTreeSet::new();
-        let mut told_by: BTreeSet<Digest> = live.indexes.iter().copied().collect();
+        let mut told_by: BTreeSet<Digest> = BTreeSet::new();
         let (mut incompatible, mut condemned_chunks) = (0, Vec::new());
         for id in source.chunks_of(from, domain, backup).await? {
             // Refs name what the chunks of the writer stood on. Those of the source may be others, and stand on something else.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::ready;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use holdfast_storage::Storage;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMappedMutexGuard, OwnedMutexGuard};
 
 use crate::envelope::Envelope;
 use crate::format::directory::StoredRecord;
@@ -21,6 +21,7 @@ use crate::holds::must_not_be_held;
 use crate::index::{IndexTable, Indexes};
 use crate::keyring::{Keyring, SharedKeyring, newest_generation, publish, sealed_of};
 use crate::layout::{RepositoryFile, recover_text};
+use crate::ledger::Ledger;
 use crate::locks::Locks;
 use crate::place::Place;
 use crate::pool::Pool;
@@ -67,7 +68,12 @@ pub(crate) struct DomainCell {
     pub(crate) heads: tokio::sync::Mutex<Arc<DomainState>>,
     /// Opened when it is first needed.
     indexes: Arc<tokio::sync::Mutex<Option<Indexes>>>,
+    /// The same. Whoever prunes has it until he is done.
+    ledger: Arc<tokio::sync::Mutex<Option<Ledger>>>,
 }
+
+/// The ledger of a domain, for one prune.
+pub(crate) type LedgerGuard = OwnedMappedMutexGuard<Option<Ledger>, Ledger>;
 
 impl Repository {
     /// Opens the repository at `storage`, or creates it where the place is empty.
@@ -420,6 +426,19 @@ impl Repository {
             indexes = self.take_in(indexes, digest, index).await?;
         }
         Ok(indexes.table(state))
+    }
+
+    /// Who holds the domain's chunks, as the last prune that came to its end left it.
+    pub(crate) async fn ledger(&self, domain: DomainId) -> Result<LedgerGuard, Error> {
+        let keyring = self.inner.keyring.current();
+        let mut held = Arc::clone(&self.cell(domain).ledger).lock_owned().await;
+        if held.is_none() {
+            let directory = self.inner.index_cache.get().map(|directory| directory.join(format!("{domain}.ledger")));
+            *held = Some(Ledger::open(directory.as_deref(), keyring.domain(domain)?.index_key())?);
+        }
+        let mut ledger = OwnedMutexGuard::try_map(held, Option::as_mut).map_err(|_| Error::WorkerStopped)?;
+        ledger.rewind();
+        Ok(ledger)
     }
 
     /// Takes an index in; merging files, which takes a while, is for a worker.

@@ -49,6 +49,12 @@ pub(crate) fn split_u32(bytes: &[u8]) -> Result<(u32, &[u8]), Malformed> {
     Ok((u32::from_le_bytes(*number), rest))
 }
 
+/// The same of a `u64`.
+pub(crate) fn split_u64(bytes: &[u8]) -> Result<(u64, &[u8]), Malformed> {
+    let (number, rest) = bytes.split_first_chunk().ok_or(Malformed("the object ends too early"))?;
+    Ok((u64::from_le_bytes(*number), rest))
+}
+
 /// Splits off `count` pieces of `N` bytes.
 pub(crate) fn split_pieces<const N: usize>(bytes: &[u8], count: u64) -> Result<(&[[u8; N]], &[u8]), Malformed> {
     let length = usize::try_from(count).ok().and_then(|count| count.checked_mul(N));

@@ -1,29 +1,26 @@
 //! Where the chunks of a domain are: what all its indexes tell, sorted by id, on disk for the most part.
 //!
-//! Indexes that come are *young*: their records are in memory, a few MiB at most. Then they become a run ([`run`]) in a file of the index cache
-//! ([`cache`]), merged with those before it that are not much longer. So there are few runs, and memory holds about 12 bits a chunk of them:
+//! Indexes that come are *young*: their records are in memory, a few MiB at most. Then they become a run ([`crate::runs`]) in a file of the
+//! index cache, merged with those before it that are not much longer. So there are few runs, and memory holds about 12 bits a chunk of them:
 //! a filter, by which a chunk that is new costs no look at the disk, and the fences, by which a known one costs one page.
 //!
 //! A record counts only if the heads say that its pack and the index that told of it are present and not condemned, so an index copied to
 //! another target may name packs which that target does not hold. What cannot be read is an error, and never an unknown chunk.
 
-mod cache;
-mod filter;
-mod run;
+mod located;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
-use std::iter::Peekable;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use cache::Cache;
-use run::{Located, Run, Sources};
+use located::{Located, Sources};
 
 use crate::chunk::{ChunkId, DEPTH_MAX};
 use crate::format::index::Index;
 use crate::heads::DomainState;
+use crate::runs::{Cache, Records, Run, kept_as_they_are, merged};
 use crate::seal::Secret;
 use crate::{Digest, Error};
 
@@ -57,7 +54,7 @@ pub(crate) struct Indexes {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct IndexTable {
     /// The longest first.
-    runs: Vec<Layer<Run>>,
+    runs: Vec<Layer<Run<Located>>>,
     /// In memory, sorted by id.
     young: Layer<Vec<Located>>,
 }
@@ -73,10 +70,11 @@ struct Layer<R> {
 impl Indexes {
     /// Those that lie in the cache in `directory`; none without one.
     pub(crate) fn open(directory: Option<&Path>, index_key: &Secret) -> Result<Self, Error> {
-        let cache = Cache::open(directory, index_key)?;
+        let key = Secret(blake3::derive_key("holdfast v1 2026-11 index runs", &index_key.0));
+        let cache = Cache::open(directory, key)?;
         let mut table = IndexTable::default();
         let mut loaded = HashSet::new();
-        for (run, sources) in cache.runs()? {
+        for (run, sources) in cache.runs::<Located>()? {
             // A kill leaves runs that were merged into a longer one.
             if sources.indexes.iter().all(|index| loaded.contains(index)) {
                 run.discard();
@@ -133,11 +131,8 @@ impl Indexes {
     /// Makes a run of what is young, and of the runs that are not much longer: each record is written few times. Takes a while.
     pub(crate) fn settle(&mut self) -> Result<(), Error> {
         let runs = &self.table.runs;
-        let (mut first, mut records) = (runs.len(), self.table.young.records.len());
-        while first > 0 && runs[first - 1].records.count <= 2 * records as u64 {
-            first -= 1;
-            records += runs[first].records.count as usize;
-        }
+        let lengths: Vec<u64> = runs.iter().map(|layer| layer.records.count).collect();
+        let (first, records) = kept_as_they_are(&lengths, self.table.young.records.len());
         let merged = IndexTable { runs: runs[first..].to_vec(), young: self.table.young.clone() };
         let mut sources = Sources::default();
         let offsets: Vec<u32> = merged.sources().map(|others| sources.append(others)).collect();
@@ -202,17 +197,48 @@ impl IndexTable {
     }
 
     /// All copies of a chunk in packs that count, those of the least depth first.
-    fn copies(&self, id: &ChunkId) -> Result<Vec<Location>, Error> {
+    ///
+    /// Errors: the cache cannot be read.
+    pub(crate) fn copies(&self, id: &ChunkId) -> Result<Vec<Location>, Error> {
         let mut copies = Vec::new();
+        self.each(id, |_, counted| copies.extend(counted))?;
+        copies.sort_by_key(|copy| copy.depth);
+        Ok(copies)
+    }
+
+    /// What a chunk stands on as any index told, whether it counts or not.
+    ///
+    /// Errors: the cache cannot be read.
+    pub(crate) fn bases(&self, id: &ChunkId) -> Result<Vec<ChunkId>, Error> {
+        let mut bases = Vec::new();
+        self.each(id, |record, _| bases.extend(record.base))?;
+        Ok(bases)
+    }
+
+    /// Calls `found` with each record of a chunk, and what it says if it counts.
+    fn each(&self, id: &ChunkId, mut found: impl FnMut(&Located, Option<Location>)) -> Result<(), Error> {
         for layer in &self.runs {
-            layer.records.find(id, &mut |record| copies.extend(layer.counted(record)))?;
+            layer.records.find(id, &mut |record| found(record, layer.counted(record)))?;
         }
         let young = &self.young.records;
         let first = young.partition_point(|record| record.id < *id);
         let named = young[first..].iter().take_while(|record| record.id == *id);
-        copies.extend(named.filter_map(|record| self.young.counted(record)));
-        copies.sort_by_key(|copy| copy.depth);
-        Ok(copies)
+        named.for_each(|record| found(record, self.young.counted(record)));
+        Ok(())
+    }
+
+    /// The indexes that tell of any of these packs, each with those of them that it tells of, where both count.
+    pub(crate) fn telling_of(&self, packs: &BTreeSet<Digest>) -> BTreeMap<Digest, BTreeSet<Digest>> {
+        let mut telling: BTreeMap<Digest, BTreeSet<Digest>> = BTreeMap::new();
+        let runs = self.runs.iter().map(|layer| (&layer.sources, &layer.live));
+        for (sources, live) in runs.chain([(&self.young.sources, &self.young.live)]) {
+            for ((pack, index), _) in sources.packs.iter().zip(&**live).filter(|(_, is_live)| **is_live) {
+                if packs.contains(pack) {
+                    telling.entry(sources.indexes[*index as usize]).or_default().insert(*pack);
+                }
+            }
+        }
+        telling
     }
 
     /// Where a chunk is and, behind it, each base that it takes to open it.
@@ -258,18 +284,9 @@ impl IndexTable {
 
     /// All records in the order of their ids, each with the number of its layer.
     fn records(&self) -> impl Iterator<Item = Result<(usize, Located), Error>> {
-        type Records<'a> = Peekable<Box<dyn Iterator<Item = Result<Located, Error>> + 'a>>;
-        let runs = self.runs.iter().map(|layer| Box::new(layer.records.records()) as Box<dyn Iterator<Item = _>>);
-        let young = Box::new(self.young.records.iter().map(|record| Ok(*record))) as Box<dyn Iterator<Item = _>>;
-        let mut layers: Vec<Records<'_>> = runs.chain([young]).map(Iterator::peekable).collect();
-        std::iter::from_fn(move || {
-            let heads = layers.iter_mut().enumerate().filter_map(|(number, layer)| {
-                // An error comes first, whatever lies behind it.
-                layer.peek().map(|head| (head.as_ref().ok().map(|record| record.id), number))
-            });
-            let (_, number) = heads.min()?;
-            layers[number].next().map(|next| next.map(|record| (number, record)))
-        })
+        let runs = self.runs.iter().map(|layer| Box::new(layer.records.records()) as Records<'_, Located>);
+        let young = Box::new(self.young.records.iter().map(|record| Ok(*record))) as Records<'_, Located>;
+        merged(runs.chain([young]))
     }
 }
 

@@ -1,10 +1,11 @@
-//! Which copy of each chunk is needed: all records of a domain's indexes, of which those that live backups need are marked.
+//! Which copy of each chunk is needed: the records of the packs that are looked at, of which those that live backups need are marked.
 //!
-//! Of a chunk that lies in several packs one copy lives: the one of the least depth, so that a delta's base is never deeper than it was
-//! when the delta was made. What a marked copy is a delta to is marked too, whatever refs say: the index is a second opinion.
-//! About 56 bytes a record, while a prune runs.
+//! Where all packs of a domain are looked at, one copy lives of a chunk that lies in several: the one of the least depth, so that a delta's base
+//! is never deeper than it was when the delta was made. What a marked copy is a delta to is marked too, whatever refs say: the index is
+//! a second opinion. Where only those are looked at in which something died, every copy lives of what is needed at all: nothing is taken for
+//! granted of a pack that is not looked at, and none such is ever called dead. About 56 bytes a record, while a prune runs.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::Digest;
 use crate::chunk::{ChunkId, DEPTH_MAX};
@@ -44,6 +45,8 @@ struct Copy {
 pub(super) struct PackSeen {
     pub(super) digest: Digest,
     standing: Standing,
+    /// All its chunks are among the copies.
+    is_looked_at: bool,
     /// Numbers of the indexes that tell of it.
     told_by: Vec<u32>,
     /// Bytes of its chunks, and of those that live.
@@ -54,7 +57,7 @@ pub(super) struct PackSeen {
 /// Whether a pack's chunks can be had; the better the lower.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Standing {
-    /// Stored by this prune; no head may name it yet.
+    /// Stored by this prune; it may be that no head names it yet. It stays, whatever dies in it: it is for the next prune.
     Fresh,
     Present,
     /// Present, and not as it was committed.
@@ -66,52 +69,62 @@ enum Standing {
 struct IndexSeen {
     digest: Digest,
     packs: Vec<u32>,
-    is_fresh: bool,
 }
 
 impl Census {
-    /// Takes in what an index tells of packs that no other one told of.
-    pub(super) fn take(&mut self, digest: Digest, index: &Index, is_fresh: bool) {
-        let first_base = self.bases.len() as u32;
-        self.bases.extend(&index.bases);
-        let mut is_new = Vec::with_capacity(index.packs.len());
-        let mut packs = Vec::with_capacity(index.packs.len());
+    /// Takes in what an index tells of the packs that are to be looked at, unless another one told of them.
+    pub(super) fn take(&mut self, digest: Digest, index: &Index, is_fresh: bool, look_at: impl Fn(&Digest) -> bool) {
+        let is_told_first = self.seen.insert(digest);
+        let (mut is_new, mut packs) = (Vec::with_capacity(index.packs.len()), Vec::with_capacity(index.packs.len()));
         for pack in &index.packs {
             let next = self.packs.len() as u32;
             let number = *self.numbers.entry(*pack).or_insert(next);
-            is_new.push(number == next);
-            packs.push(number);
             if number == next {
                 let standing = if is_fresh { Standing::Fresh } else { Standing::Absent };
-                self.packs.push(PackSeen { digest: *pack, standing, told_by: Vec::new(), total: 0, live: 0 });
+                let (told_by, total, live) = (Vec::new(), 0, 0);
+                self.packs.push(PackSeen { digest: *pack, standing, is_looked_at: false, told_by, total, live });
             }
-            self.packs[number as usize].told_by.push(self.indexes.len() as u32);
+            let seen = &mut self.packs[number as usize];
+            is_new.push(!seen.is_looked_at && look_at(pack));
+            seen.is_looked_at |= look_at(pack);
+            if is_told_first {
+                seen.told_by.push(self.indexes.len() as u32);
+            }
+            packs.push(number);
         }
         for record in index.records.iter().filter(|record| is_new[record.pack as usize]) {
             let (pack, length) = (packs[record.pack as usize], record.length);
             self.packs[pack as usize].total += u64::from(length);
-            let base = if record.base == NO_BASE { NO_BASE } else { first_base + record.base };
+            let base = index.bases.get(record.base as usize).map_or(NO_BASE, |base| {
+                self.bases.push(*base);
+                self.bases.len() as u32 - 1
+            });
             let (id, offset, depth) = (record.id, record.offset, record.depth);
             self.copies.push(Copy { id, pack, offset, length, base, depth, lives: false });
         }
-        self.seen.insert(digest);
-        self.indexes.push(IndexSeen { digest, packs, is_fresh });
+        if is_told_first {
+            self.indexes.push(IndexSeen { digest, packs });
+        }
     }
 
-    /// Asks the heads which packs count. `false` if a copy that was marked cannot be had any more: all must be marked anew.
+    /// Asks the heads which packs count. `false` if a pack with a copy that was marked is no longer what it was then: all must be marked anew.
     pub(super) fn heed(&mut self, state: &DomainState) -> bool {
         self.copies.sort_unstable_by_key(|copy| (copy.id, copy.depth));
+        let mut is_sound = true;
         for pack in &mut self.packs {
-            pack.standing = match pack.standing {
-                Standing::Fresh => Standing::Fresh,
+            let standing = match pack.standing {
+                Standing::Fresh if state.pack_length(&pack.digest).is_none() => Standing::Fresh,
+                Standing::Fresh if state.is_live(&pack.digest) => Standing::Fresh,
                 _ if self.is_given_up && self.damaged.contains(&pack.digest) => Standing::Absent,
                 _ if state.is_live(&pack.digest) && self.damaged.contains(&pack.digest) => Standing::Damaged,
                 _ if state.is_live(&pack.digest) => Standing::Present,
                 _ if state.is_condemned(&pack.digest) => Standing::Condemned,
                 _ => Standing::Absent,
             };
+            is_sound &= pack.live == 0 || standing <= Standing::Present || standing == pack.standing;
+            pack.standing = standing;
         }
-        self.packs.iter().all(|pack| pack.live == 0 || pack.standing != Standing::Absent)
+        is_sound
     }
 
     /// Nothing is marked any more.
@@ -119,6 +132,25 @@ impl Census {
         self.copies.iter_mut().for_each(|copy| copy.lives = false);
         self.packs.iter_mut().for_each(|pack| pack.live = 0);
         self.lost.clear();
+    }
+
+    /// Marks, of the packs that are looked at and stay, every copy of each chunk that `is_needed` says is needed; it is asked in the order of ids.
+    pub(super) fn mark_all<E>(&mut self, mut is_needed: impl FnMut(&ChunkId) -> Result<bool, E>) -> Result<(), E> {
+        self.forget_marks();
+        let mut last: Option<(ChunkId, bool)> = None;
+        for copy in &mut self.copies {
+            let pack = &mut self.packs[copy.pack as usize];
+            if pack.standing > Standing::Present {
+                continue;
+            }
+            copy.lives = match last {
+                Some((id, is_needed)) if id == copy.id => is_needed,
+                _ => is_needed(&copy.id)?,
+            };
+            last = Some((copy.id, copy.lives));
+            pack.live += if copy.lives { u64::from(copy.length) } else { 0 };
+        }
+        Ok(())
     }
 
     /// Marks a chunk that a live backup holds, and all that it is a delta to.
@@ -174,8 +206,9 @@ impl Census {
         std::mem::take(&mut self.lost)
     }
 
+    /// Whether all chunks of a pack are looked at.
     pub(super) fn knows(&self, pack: &Digest) -> bool {
-        self.numbers.contains_key(pack)
+        self.numbers.get(pack).is_some_and(|number| self.packs[*number as usize].is_looked_at)
     }
 
     pub(super) fn has_index(&self, index: &Digest) -> bool {
@@ -189,7 +222,14 @@ impl Census {
 
     /// Packs that stay and hold nothing that is needed.
     pub(super) fn dead(&self) -> impl Iterator<Item = &PackSeen> {
-        self.packs.iter().filter(|pack| pack.standing == Standing::Present && pack.live == 0)
+        let looked_at = self.packs.iter().filter(|pack| pack.is_looked_at);
+        looked_at.filter(|pack| pack.standing == Standing::Present && pack.live == 0)
+    }
+
+    /// Packs that stay though half of their bytes or more are dead: the next prune is to look at them again.
+    pub(super) fn left_over(&self) -> impl Iterator<Item = &PackSeen> {
+        let looked_at = self.packs.iter().filter(|pack| pack.is_looked_at);
+        looked_at.filter(|pack| pack.standing <= Standing::Damaged && pack.live * 2 <= pack.total)
     }
 
     /// Packs of whose bytes half or more are dead; and condemned ones in which something lives after all.
@@ -277,6 +317,41 @@ impl Census {
         moved.into_iter().for_each(|id| self.mark(id));
     }
 
+    /// Lets what was moved as it is out of `packs` live in fresh ones alone. What else lives there, because somebody came to need it
+    /// meanwhile, goes on living.
+    pub(super) fn leave(&mut self, packs: &BTreeSet<Digest>) {
+        let chosen = self.chosen(packs);
+        let is_left = |copy: &Copy| copy.lives && chosen[copy.pack as usize] && self.moved(copy).next().is_some();
+        let left: Vec<usize> =
+            self.copies.iter().zip(0..).filter(|(copy, _)| is_left(copy)).map(|(_, at)| at).collect();
+        for copy in left {
+            let copy = &mut self.copies[copy];
+            copy.lives = false;
+            self.packs[copy.pack as usize].live -= u64::from(copy.length);
+        }
+    }
+
+    /// The indexes that tell of what was moved as it is out of `packs`, for each index that told of it there.
+    pub(super) fn heirs(&self, packs: &BTreeSet<Digest>) -> BTreeMap<Digest, BTreeSet<Digest>> {
+        let mut heirs: BTreeMap<Digest, BTreeSet<Digest>> = BTreeMap::new();
+        let chosen = self.chosen(packs);
+        for copy in self.copies.iter().filter(|copy| chosen[copy.pack as usize]) {
+            for index in self.moved(copy).filter_map(|moved| self.index_of(moved.pack)) {
+                for former in &self.packs[copy.pack as usize].told_by {
+                    heirs.entry(self.indexes[*former as usize].digest).or_default().insert(index);
+                }
+            }
+        }
+        heirs
+    }
+
+    /// The same as a copy, in fresh packs: of two deltas only those that stand on one base can be opened wherever one of them can.
+    fn moved<'a>(&'a self, copy: &'a Copy) -> impl Iterator<Item = &'a Copy> {
+        let base = |copy: &Copy| self.bases.get(copy.base as usize);
+        let all = self.copies_of(&copy.id).map(|(other, _)| other);
+        all.filter(move |other| self.standing(other) == Standing::Fresh && base(other) == base(copy))
+    }
+
     /// Indexes, of those that count, that tell of no pack but `condemned` ones and those that are not here.
     pub(super) fn idle_indexes<'a>(
         &'a self,
@@ -288,7 +363,8 @@ impl Census {
             pack.standing >= Standing::Condemned || condemned.contains(&pack.digest)
         };
         let idle = move |index: &&IndexSeen| {
-            !index.is_fresh && state.is_index_live(&index.digest) && index.packs.iter().all(is_idle)
+            // One that no head names yet does not count.
+            state.is_index_live(&index.digest) && index.packs.iter().all(is_idle)
         };
         self.indexes.iter().filter(idle).map(|index| index.digest)
     }
@@ -354,10 +430,10 @@ mod tests {
     #[test]
     fn what_a_living_delta_stands_on_lives() {
         let mut census = Census::default();
-        census.take(digest(101), &index(1, &[(1, None), (9, None)]), false);
-        census.take(digest(102), &index(2, &[(2, Some((1, 1)))]), false);
-        census.take(digest(103), &index(3, &[(3, Some((2, 2)))]), false);
-        census.take(digest(104), &index(4, &[(4, Some((3, 3)))]), false);
+        census.take(digest(101), &index(1, &[(1, None), (9, None)]), false, |_| true);
+        census.take(digest(102), &index(2, &[(2, Some((1, 1)))]), false, |_| true);
+        census.take(digest(103), &index(3, &[(3, Some((2, 2)))]), false, |_| true);
+        census.take(digest(104), &index(4, &[(4, Some((3, 3)))]), false, |_| true);
         assert!(census.heed(&state(&[1, 2, 3, 4], &[101, 102, 103, 104], &[])));
         census.mark(id(3));
         assert_eq!(packs(census.dead()), [digest(4)]);
@@ -368,9 +444,9 @@ mod tests {
     #[test]
     fn of_several_copies_the_shallowest_lives() {
         let mut census = Census::default();
-        census.take(digest(101), &index(1, &[(5, Some((6, 2)))]), false);
-        census.take(digest(102), &index(2, &[(5, None)]), false);
-        census.take(digest(103), &index(3, &[(6, None)]), false);
+        census.take(digest(101), &index(1, &[(5, Some((6, 2)))]), false, |_| true);
+        census.take(digest(102), &index(2, &[(5, None)]), false, |_| true);
+        census.take(digest(103), &index(3, &[(6, None)]), false, |_| true);
         census.heed(&state(&[1, 2, 3], &[101, 102, 103], &[]));
         census.mark(id(5));
         assert_eq!(packs(census.dead()), [digest(1), digest(3)], "its base is not needed either");
@@ -380,9 +456,9 @@ mod tests {
     #[test]
     fn of_several_copies_one_that_can_be_opened_lives() {
         let mut census = Census::default();
-        census.take(digest(101), &index(1, &[(5, Some((6, 1)))]), false);
-        census.take(digest(102), &index(2, &[(5, Some((7, 2)))]), false);
-        census.take(digest(103), &index(3, &[(7, None)]), false);
+        census.take(digest(101), &index(1, &[(5, Some((6, 1)))]), false, |_| true);
+        census.take(digest(102), &index(2, &[(5, Some((7, 2)))]), false, |_| true);
+        census.take(digest(103), &index(3, &[(7, None)]), false, |_| true);
         census.heed(&state(&[1, 2, 3], &[101, 102, 103], &[]));
         census.mark(id(5));
         assert_eq!(packs(census.dead()), [digest(1)], "nothing has its base");
@@ -393,8 +469,8 @@ mod tests {
     #[test]
     fn what_lives_in_a_condemned_pack_alone_is_to_be_moved() {
         let mut census = Census::default();
-        census.take(digest(101), &index(1, &[(1, None), (2, None)]), false);
-        census.take(digest(102), &index(2, &[(1, Some((2, 1)))]), false);
+        census.take(digest(101), &index(1, &[(1, None), (2, None)]), false, |_| true);
+        census.take(digest(102), &index(2, &[(1, Some((2, 1)))]), false, |_| true);
         census.heed(&state(&[1, 2], &[101, 102], &[1]));
         census.mark(id(1));
         // The delta is in a pack that stays; its base is not.
@@ -406,7 +482,7 @@ mod tests {
     #[test]
     fn moved_chunks_live_in_fresh_packs_and_their_indexes_go() {
         let mut census = Census::default();
-        census.take(digest(101), &index(1, &[(1, None), (2, None)]), false);
+        census.take(digest(101), &index(1, &[(1, None), (2, None)]), false, |_| true);
         let state = state(&[1], &[101], &[]);
         census.heed(&state);
         census.mark(id(1));
@@ -414,7 +490,7 @@ mod tests {
         assert_eq!(census.living(&half_dead).len(), 1);
         assert_eq!(census.idle_indexes(&state, &half_dead).collect::<Vec<_>>(), [digest(101)]);
         assert_eq!(census.idle_indexes(&state, &BTreeSet::new()).count(), 0);
-        census.take(digest(109), &index(9, &[(1, None)]), true);
+        census.take(digest(109), &index(9, &[(1, None)]), true, |_| true);
         census.heed(&state);
         census.move_on(&half_dead);
         assert_eq!(packs(census.dead()), [digest(1)]);
@@ -422,10 +498,88 @@ mod tests {
         assert_eq!(census.telling_of(&half_dead), BTreeSet::from([digest(101)]));
     }
 
+    /// Which chunks the ledger calls needed.
+    fn needed(chunks: &[u8]) -> impl FnMut(&ChunkId) -> Result<bool, std::convert::Infallible> {
+        let needed: Vec<ChunkId> = chunks.iter().map(|chunk| id(*chunk)).collect();
+        move |id| Ok(needed.contains(id))
+    }
+
+    #[test]
+    fn a_pack_that_is_not_looked_at_is_never_dead_and_lets_nothing_die() {
+        let mut census = Census::default();
+        let mut told = index(1, &[(1, None), (2, None)]);
+        told.packs.push(digest(2));
+        told.records[1].pack = 1;
+        census.take(digest(101), &told, false, |pack| *pack == digest(1));
+        // Another index tells of the same pack, and brings a copy of what lies in it.
+        census.take(digest(102), &index(3, &[(1, None), (3, None), (4, None)]), false, |_| true);
+        census.heed(&state(&[1, 2, 3], &[101, 102], &[]));
+        census.mark_all(needed(&[1])).unwrap();
+        assert!(census.lives(&digest(1)) && census.lives(&digest(3)) && !census.knows(&digest(2)));
+        assert_eq!(packs(census.dead()), []);
+        assert_eq!(packs(census.half_dead()), [digest(3)]);
+        census.mark_all(needed(&[])).unwrap();
+        assert_eq!(packs(census.dead()), [digest(1), digest(3)]);
+        // It is looked at later, by the same index.
+        census.take(digest(101), &told, false, |_| true);
+        census.heed(&state(&[1, 2, 3], &[101, 102], &[3]));
+        census.mark_all(needed(&[1, 2])).unwrap();
+        assert!(census.lives(&digest(2)) && !census.lives(&digest(3)), "what is condemned is not gone by");
+    }
+
+    #[test]
+    fn what_was_moved_as_it_is_leaves_its_pack_and_is_told_of_by_its_heirs() {
+        let mut census = Census::default();
+        census.take(digest(101), &index(1, &[(1, None), (2, Some((3, 1)))]), false, |_| true);
+        census.take(digest(102), &index(2, &[(4, None)]), false, |_| true);
+        let state = state(&[1, 2], &[101, 102], &[]);
+        census.heed(&state);
+        census.mark_all(needed(&[1, 2, 4])).unwrap();
+        census.take(digest(109), &index(9, &[(1, None), (2, Some((5, 1)))]), true, |_| true);
+        census.heed(&state);
+        census.mark_all(needed(&[1, 2, 4])).unwrap();
+        let left = BTreeSet::from([digest(1), digest(2)]);
+        census.leave(&left);
+        assert_eq!(census.living(&left).iter().map(|(id, _)| *id).collect::<Vec<_>>(), [id(2), id(4)]);
+        census.take(digest(108), &index(8, &[(2, Some((3, 1)))]), true, |_| true);
+        census.heed(&state);
+        census.leave(&left);
+        assert!(!census.lives(&digest(1)) && census.lives(&digest(2)), "a delta to something else is no heir");
+        assert_eq!(census.heirs(&left), BTreeMap::from([(digest(101), BTreeSet::from([digest(108), digest(109)]))]));
+    }
+
+    #[test]
+    fn what_dies_in_a_fresh_pack_is_left_over() {
+        let mut census = Census::default();
+        census.take(digest(101), &index(1, &[(1, None), (2, None)]), true, |_| true);
+        census.take(digest(102), &index(2, &[(3, None)]), true, |_| true);
+        census.heed(&state(&[1, 2], &[101, 102], &[]));
+        census.mark_all(needed(&[1, 3])).unwrap();
+        assert_eq!(packs(census.dead()).len() + packs(census.half_dead()).len(), 0);
+        assert_eq!(packs(census.left_over()), [digest(1)]);
+        census.heed(&state(&[1, 2], &[101, 102], &[1]));
+        assert_eq!(packs(census.left_over()), [], "somebody else condemned it");
+    }
+
+    #[test]
+    fn a_pack_that_somebody_condemns_takes_its_marks_along() {
+        let mut census = Census::default();
+        census.take(digest(101), &index(1, &[(1, None)]), false, |_| true);
+        census.take(digest(102), &index(2, &[(1, None)]), false, |_| true);
+        census.heed(&state(&[1, 2], &[101, 102], &[]));
+        census.mark(id(1));
+        assert_eq!(packs(census.dead()), [digest(2)]);
+        assert!(!census.heed(&state(&[1, 2], &[101, 102], &[1])));
+        census.forget_marks();
+        census.mark(id(1));
+        assert_eq!(packs(census.dead()), []);
+        assert!(census.lives(&digest(2)));
+    }
+
     #[test]
     fn a_pack_that_vanished_takes_its_marks_along() {
         let mut census = Census::default();
-        census.take(digest(101), &index(1, &[(1, None)]), false);
+        census.take(digest(101), &index(1, &[(1, None)]), false, |_| true);
         census.heed(&state(&[1], &[101], &[]));
         census.mark(id(1));
         assert!(!census.heed(&state(&[], &[101], &[])));

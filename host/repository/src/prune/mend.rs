@@ -147,7 +147,7 @@ impl Work<'_> {
         }
         let fresh = repacker.finish(&[]).await?;
         for (digest, index) in &fresh.indexes {
-            self.census.take(*digest, index, true);
+            self.census.take(*digest, index, true, |_| true);
         }
         Ok((mended, fresh))
     }

@@ -4,6 +4,9 @@
 //! the grace period it is deleted; only then a head drops it from what is present. Half-dead packs are condemned once what lives in them
 //! was moved, as it is, into new ones. No data key is needed: refs tell what lives.
 //!
+//! What died since the last prune the ledger ([`crate::ledger`]) tells, and only packs in which something died are looked at ([`follow`]). Where
+//! it cannot tell, everything is looked at, and so it is once in thirty days: what lives is marked then by the refs of all backups.
+//!
 //! Invariants. Nothing that a head names is deleted unless a head condemned it, whatever a listing shows. A head condemns only
 //! what was dead in the very state that it follows: if another writer's head came between, it is looked at again. What was condemned is never
 //! relied on again under its name, neither by writers nor by replication. A kill between any two steps costs nothing: what was deleted and
@@ -11,8 +14,11 @@
 
 mod census;
 mod delete;
+mod follow;
 mod garbage;
 mod mend;
+#[cfg(test)]
+mod tests;
 mod work;
 
 use std::collections::BTreeMap;
@@ -154,6 +160,13 @@ impl Repository {
             self.must_be_alone(domain, &state, now_ms).await?;
         }
         let mut work = Work::new(self, domain, options, now_ms, progress);
+        match self.ledger(domain).await {
+            Ok(ledger) => work.go_by(ledger),
+            Err(error @ Error::IndexCache { .. }) => {
+                tracing::warn!(%domain, %error, "the ledger of references cannot be opened: looking at everything");
+            }
+            Err(error) => return Err(error),
+        }
         if !options.now && !work.is_due(&state) {
             // Nothing died: it costs no look at what lives.
             return Ok(work.waiting(&state));
@@ -167,6 +180,7 @@ impl Repository {
         work.sweep().await?;
         work.repack().await?;
         work.sweep().await?;
+        work.remember().await?;
         self.keep_reserve().await?;
         Ok(work.done())
     }

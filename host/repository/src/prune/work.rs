@@ -1,6 +1,6 @@
 //! One prune of one domain, step by step.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::census::Census;
@@ -9,14 +9,17 @@ use crate::chunk::ChunkId;
 use crate::format::head::{Committed, Object};
 use crate::format::path;
 use crate::heads::{Change, DomainState};
+use crate::index::IndexTable;
 use crate::repack::{Fresh, Repacker, by_pack};
-use crate::repository::Repository;
+use crate::repository::{LedgerGuard, Repository};
 use crate::{BackupId, Digest, DomainId, Error};
 
 /// Half-dead packs whose living chunks are looked for in one go through all chunks.
 const GROUP: usize = 64;
 /// Half-dead packs whose chunks are moved before a head condemns them: 16 GiB, so that a kill costs little work.
 const BATCH: usize = 1024;
+/// Indexes that the backups of one head name at most, but for those of one backup: 2 MiB.
+const NAMED: usize = 65_536;
 
 /// A prune that is under way.
 pub(super) struct Work<'a> {
@@ -29,8 +32,20 @@ pub(super) struct Work<'a> {
     pub(super) progress: Progress<'a>,
     pub(super) state: Arc<DomainState>,
     pub(super) census: Census,
-    /// Backups whose chunks are marked.
+    /// All packs are looked at, and what lives is marked by the refs themselves; else those in which something died, as the ledger says.
+    pub(super) is_whole: bool,
+    /// Backups whose chunks are marked by their refs.
     marked: BTreeSet<BackupId>,
+    /// Who holds chunks; none where damaged packs are mended, or it cannot be opened.
+    pub(super) ledger: Option<LedgerGuard>,
+    /// Where chunks are, where the ledger is gone by.
+    pub(super) table: IndexTable,
+    /// Packs that are looked at because of what the ledger says.
+    pub(super) touched: BTreeSet<Digest>,
+    /// Condemned packs in which nothing was found that is needed and nowhere else.
+    pub(super) let_go: HashSet<Digest>,
+    /// The census has packs of which no head was asked.
+    pub(super) has_fresh: bool,
     pub(super) pruned: Pruned,
     /// What the place did not let go.
     pub(super) refused: BTreeMap<Digest, u64>,
@@ -69,7 +84,13 @@ impl<'a> Work<'a> {
             progress,
             state: Arc::default(),
             census: Census::default(),
+            is_whole: true,
             marked: BTreeSet::new(),
+            ledger: None,
+            table: IndexTable::default(),
+            touched: BTreeSet::new(),
+            let_go: HashSet::new(),
+            has_fresh: false,
             pruned: Pruned::default(),
             refused: BTreeMap::new(),
             locked: BTreeMap::new(),
@@ -78,10 +99,10 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Whether anything died since the last prune, or was condemned long enough ago.
+    /// Whether anything died since the last prune that came to its end, or was condemned long enough ago.
     pub(super) fn is_due(&self, state: &DomainState) -> bool {
         let died = !orphans(self.domain, state).is_empty() || !unneeded_components(state).is_empty();
-        died || state.condemned().values().any(|since| self.is_over(*since))
+        died || !self.is_current(state) || state.condemned().values().any(|since| self.is_over(*since))
     }
 
     /// Whether the grace period of what was condemned then is over.
@@ -89,19 +110,30 @@ impl<'a> Work<'a> {
         since_ms.saturating_add(self.options.grace_ms()) <= self.now_ms
     }
 
-    /// Brings what is known up to the newest head: indexes, which packs count, and which chunks live.
+    /// Brings what is known up to the newest head: which packs count, and which chunks live.
     pub(super) async fn follow(&mut self) -> Result<(), Error> {
+        let state = self.repository.state(self.domain).await?;
+        self.repository.must_be_ours(self.domain, &state)?;
+        if !self.is_whole && !self.follow_ledger(Arc::clone(&state)).await? {
+            // What was moved and is in no head yet is not known to be so any more: it stays twice until the next look at everything.
+            (self.is_whole, self.census) = (true, Census::default());
+        }
+        if self.is_whole { self.follow_all(state).await } else { Ok(()) }
+    }
+
+    /// The same by all indexes, and the refs of all backups.
+    async fn follow_all(&mut self, state: Arc<DomainState>) -> Result<(), Error> {
         let (repository, domain) = (self.repository, self.domain);
-        self.state = repository.state(domain).await?;
-        repository.must_be_ours(domain, &self.state)?;
+        self.state = state;
         let keyring = repository.inner.keyring.current();
         for digest in
             self.state.live_indexes().filter(|digest| !self.census.has_index(digest)).copied().collect::<Vec<_>>()
         {
             let index = repository.read_index(&keyring, domain, digest).await?;
-            self.census.take(digest, &index, false);
+            self.census.take(digest, &index, false, |_| true);
         }
-        if !self.census.heed(&self.state) {
+        let is_gone = |backup: &BackupId| !self.state.backups.contains_key(backup);
+        if !self.census.heed(&self.state) || self.marked.iter().any(is_gone) {
             self.census.forget_marks();
             self.marked.clear();
         }
@@ -147,7 +179,7 @@ impl<'a> Work<'a> {
         let condemned = state.packs().filter(|pack| state.is_condemned(pack) && !self.census.knows(pack));
         for pack in condemned.copied().collect::<Vec<_>>() {
             if let Some(index) = self.repository.read_footer(self.domain, &state, pack, keys.index_key()).await? {
-                self.census.take(pack, &index, false);
+                self.census.take(pack, &index, false, |_| true);
             }
         }
         self.census.heed(&state);
@@ -227,8 +259,9 @@ impl<'a> Work<'a> {
         let supersedes: Vec<Digest> = self.census.idle_indexes(&self.state, &moved).collect();
         let fresh = repacker.finish(&supersedes).await?;
         for (digest, index) in &fresh.indexes {
-            self.census.take(*digest, index, true);
+            self.census.take(*digest, index, true, |_| true);
         }
+        self.has_fresh = true;
         Ok(Some((moved, fresh)))
     }
 
@@ -236,7 +269,11 @@ impl<'a> Work<'a> {
     pub(super) async fn settle(&mut self, packs: BTreeSet<Digest>, fresh: Fresh) -> Result<(), Error> {
         loop {
             self.follow().await?;
-            self.census.move_on(&packs);
+            if self.is_whole {
+                self.census.move_on(&packs)
+            } else {
+                self.census.leave(&packs)
+            }
             // What somebody took to be known meanwhile lives there, and in no fresh pack.
             let empty: BTreeSet<Digest> = packs.iter().filter(|pack| !self.census.lives(pack)).copied().collect();
             let repacked: Vec<u64> = empty.iter().filter_map(|pack| self.state.pack_length(pack)).collect();
@@ -262,7 +299,11 @@ impl<'a> Work<'a> {
         let orphans = orphans(self.domain, state);
         orphans.iter().for_each(|(_, length, _)| tally.add(*length));
         touched.extend(&idle);
-        let committed = self.committed_anew(|index| is_rescue || touched.contains(index)).await?;
+        let committed = if self.is_whole {
+            self.committed_anew(|index| is_rescue || touched.contains(index)).await?
+        } else {
+            self.committed_on(&idle, &self.census.heirs(&packs))
+        };
         let mut condemned = packs;
         condemned.extend(idle);
         condemned.extend(orphans.into_iter().map(|(_, _, digest)| digest));
@@ -285,22 +326,59 @@ impl<'a> Work<'a> {
         Ok(committed)
     }
 
-    /// Commits a sentence: `false` if another writer's head came first.
-    async fn pronounce(&mut self, sentence: Sentence, fresh: Vec<Object>) -> Result<bool, Error> {
+    /// The same without a look at their refs, so that it may be more than they need: they name no idle index any more, and with each
+    /// other one those that tell of what was moved of it.
+    fn committed_on(&self, idle: &BTreeSet<Digest>, heirs: &BTreeMap<Digest, BTreeSet<Digest>>) -> Vec<Committed> {
+        let mut committed = Vec::new();
+        for (backup, live) in &self.state.backups {
+            let kept = live.indexes.iter().filter(|index| self.state.is_index_live(index) && !idle.contains(*index));
+            let inherited = live.indexes.iter().filter_map(|index| heirs.get(index)).flatten();
+            let indexes: BTreeSet<Digest> = kept.chain(inherited).copied().collect();
+            if !indexes.iter().eq(&live.indexes) {
+                committed.push((*backup, indexes.into_iter().collect(), live.keys));
+            }
+        }
+        committed
+    }
+
+    /// Commits a sentence: `false` if another writer's head came first. What is too long for one head is told by several, of which the last
+    /// one condemns.
+    async fn pronounce(&mut self, mut sentence: Sentence, fresh: Vec<Object>) -> Result<bool, Error> {
+        // What is known is of the state before, to which the next look comes back.
+        let mut state = Arc::clone(&self.state);
+        while let Some(committed) = split_off(&mut sentence.committed) {
+            let change = Change { committed, ..self.change(&state, &fresh) };
+            if !self.repository.commit_upon(self.domain, state.tip, change).await? {
+                return Ok(false);
+            }
+            let next = state.next_sequence();
+            state = self.repository.state(self.domain).await?;
+            if state.tip.is_none_or(|tip| tip.sequence != next) {
+                return Ok(false);
+            }
+        }
         let change = Change {
-            added: fresh,
             committed: sentence.committed,
             condemned: sentence.condemned.into_iter().map(|digest| (digest, self.now_ms)).collect(),
             dropped: sentence.dropped,
-            incompatible: self.incompatible,
-            began_ms: Some(self.batch_began_ms),
-            ..Change::default()
+            ..self.change(&state, &fresh)
         };
-        let is_done = self.repository.commit_upon(self.domain, self.state.tip, change).await?;
+        let is_done = self.repository.commit_upon(self.domain, state.tip, change).await?;
         if is_done {
             self.pruned.condemned.merge(sentence.tally);
         }
         Ok(is_done)
+    }
+
+    /// A head that names what was stored, unless this state does so already.
+    fn change(&self, state: &DomainState, fresh: &[Object]) -> Change {
+        let unnamed = fresh.iter().filter(|object| !state.has(self.domain, object));
+        Change {
+            added: unnamed.cloned().collect(),
+            incompatible: self.incompatible,
+            began_ms: Some(self.batch_began_ms),
+            ..Change::default()
+        }
     }
 
     /// What would be done.
@@ -360,6 +438,17 @@ impl<'a> Work<'a> {
     }
 }
 
+/// Takes from backups as many as one head tells, if there are more.
+fn split_off(committed: &mut Vec<Committed>) -> Option<Vec<Committed>> {
+    let mut named = 0;
+    let is_over = |(_, indexes, _): &Committed| {
+        named += indexes.len();
+        named > NAMED
+    };
+    let over = committed.iter().position(is_over)?.max(1);
+    (over < committed.len()).then(|| committed.drain(..over).collect())
+}
+
 /// Objects of backups that were removed, not condemned yet.
 fn orphans(domain: DomainId, state: &DomainState) -> Vec<Object> {
     let below = state.objects_below(path::backups(domain));
@@ -377,4 +466,21 @@ fn unneeded_components(state: &DomainState) -> Vec<String> {
     let components = state.objects_below(path::COMPONENTS.to_owned());
     let unneeded = components.filter(|(_, (_, digest))| !needed.contains(digest));
     unneeded.map(|(path, _)| path.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_long_for_one_head_is_told_by_several() {
+        let backup = |number: u8, indexes: usize| (BackupId([number; 16]), vec![Digest([7; 32]); indexes], 1);
+        let mut committed = vec![backup(1, NAMED + 1), backup(2, NAMED - 1), backup(3, 1), backup(4, 1)];
+        let first = split_off(&mut committed).unwrap();
+        assert_eq!(first.iter().map(|(backup, ..)| backup.0[0]).collect::<Vec<_>>(), [1]);
+        let second = split_off(&mut committed).unwrap();
+        assert_eq!(second.iter().map(|(backup, ..)| backup.0[0]).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!((split_off(&mut committed), committed.len()), (None, 1));
+        assert_eq!(split_off(&mut vec![backup(1, NAMED + 1)]), None);
+    }
 }

@@ -25,7 +25,7 @@ impl Drop for Scratch {
 }
 
 /// An appliance whose indexes are cached in a directory.
-fn caching(appliance: Appliance, directory: &Path) -> Appliance {
+pub fn caching(appliance: Appliance, directory: &Path) -> Appliance {
     let repository = appliance.repository.clone().with_index_cache(directory.to_owned());
     Appliance { repository, ..appliance }
 }

@@ -1,6 +1,7 @@
 //! A storage in memory that can be cut off after a number of operations, whose listings can lag, and that can be slow.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use holdfast_storage::{Attempt, Error, Listed, Operation, Storage, Traits};
 
 /// What a place holds, and how it fails.
@@ -28,8 +30,9 @@ pub struct Memory {
     written: Mutex<BTreeMap<String, u64>>,
     /// Bytes for which there is room.
     pub room: AtomicU64,
-    /// Bytes that were put.
+    /// Bytes that were put, and bytes that were got.
     pub sent: AtomicU64,
+    pub fetched: AtomicU64,
     /// How long putting an object takes.
     pub slowness: Mutex<Duration>,
     /// Packs that are being put, and the most that ever were at once.
@@ -37,6 +40,17 @@ pub struct Memory {
     pub packs_at_once: AtomicU64,
     /// Threads that operations ran on.
     pub threads: Mutex<BTreeSet<Option<String>>>,
+    /// What somebody else does just before the next heads are put, one for each.
+    pub meanwhile: Mutex<VecDeque<Meanwhile>>,
+}
+
+/// What somebody else does.
+pub struct Meanwhile(pub BoxFuture<'static, ()>);
+
+impl fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Meanwhile")
+    }
 }
 
 impl Memory {
@@ -145,7 +159,9 @@ impl Storage for Memory {
             let bytes = found.ok_or_else(|| Error::NotFound { location: self.location(), path: path.to_owned() })?;
             let length = bytes.len() as u64;
             let range = range.unwrap_or(0..length);
-            Ok(bytes.slice(range.start.min(length) as usize..range.end.min(length) as usize))
+            let bytes = bytes.slice(range.start.min(length) as usize..range.end.min(length) as usize);
+            self.fetched.fetch_add(bytes.len() as u64, Ordering::SeqCst);
+            Ok(bytes)
         })
     }
     async fn put(&self, path: &str, bytes: Bytes) -> Result<(), Error> {
@@ -164,6 +180,14 @@ impl Storage for Memory {
         self.operate(Operation::Put, path, |objects| self.write(objects, attempt, bytes))
     }
     async fn put_if_absent(&self, path: &str, bytes: Bytes) -> Result<bool, Error> {
+        if path.contains("/heads/") {
+            // Nothing happens before the heads that are put meanwhile.
+            let mut next = std::mem::take(&mut *self.meanwhile.lock().unwrap());
+            if let Some(Meanwhile(work)) = next.pop_front() {
+                work.await;
+            }
+            *self.meanwhile.lock().unwrap() = next;
+        }
         self.operate(Operation::PutIfAbsent, path, |objects| {
             let is_absent = !objects.contains_key(path);
             if is_absent {

@@ -1,8 +1,12 @@
 //! Prune takes what is dead, later, and nothing else: whoever writes, copies, reads, crashes or runs out of room meanwhile.
 
-use std::sync::Arc;
+use std::future::ready;
+use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use holdfast_repository::{
     BackupId, BackupPlan, BackupRecord, Clock, Compression, ContentClass, Error, GRACE_MS, Hold, Keyring, PruneOptions,
     Pruned, Repository, SharedKeyring, Why, WriterId,
@@ -10,8 +14,10 @@ use holdfast_repository::{
 use holdfast_storage::{Local, Storage as _};
 use holdfast_tests::disk::SmallDisk;
 
-use crate::memory::Memory;
-use crate::setting::{Appliance, Files, file, files, noise, read, record, run};
+use crate::deltas::days;
+use crate::index::caching;
+use crate::memory::{Meanwhile, Memory};
+use crate::setting::{Appliance, Files, damages, file, files, noise, read, record, run};
 
 const LATER: PruneOptions = PruneOptions { dry_run: false, now: false };
 const NOW: PruneOptions = PruneOptions { dry_run: false, now: true };
@@ -407,6 +413,322 @@ fn a_component_goes_with_the_last_backup_that_needs_it() {
         assert!(appliance.storage.paths("plugins/").is_empty());
         let third = running.commit(record("third"), "{}".into()).await.unwrap();
         assert_eq!(appliance.repository.component(third.component).await.unwrap(), b"a component");
+    });
+}
+
+/// So many small files, each a chunk that no other seed's backup has.
+fn small(seed: u64, count: u64) -> Files {
+    let small = |number: u64| (format!("{number}"), (ContentClass::Bytes, noise(seed * 100_000 + number, 600)));
+    (0..count).map(small).collect()
+}
+
+/// Bytes that a prune gets where a backup of ten chunks died beside so many backups of a thousand, and how many all refs and indexes have.
+async fn fetched_beside(others: u64) -> (u64, u64) {
+    let appliance = Appliance::new().await;
+    let first = appliance.back_up(&small(1, 1000)).await.unwrap();
+    for seed in 2..=others {
+        appliance.back_up(&small(seed, 1000)).await.unwrap();
+    }
+    appliance.remove(&first).await;
+    // The first prune counts everything.
+    appliance.prune_twice().await;
+    let gone = appliance.back_up(&small(99, 10)).await.unwrap();
+    appliance.remove(&gone).await;
+    let before = appliance.storage.fetched.load(Ordering::SeqCst);
+    let pruned = appliance.prune(LATER).await.unwrap();
+    let fetched = appliance.storage.fetched.load(Ordering::SeqCst) - before;
+    // Its refs, keys and manifest, its pack and index.
+    assert_eq!(pruned.condemned.objects, 5, "{pruned:?}");
+    let objects = appliance.storage.objects.lock().unwrap();
+    let told = objects.iter().filter(|(path, _)| path.contains("/refs.") || path.contains("/indexes/"));
+    (fetched, told.map(|(_, bytes)| bytes.len() as u64).sum())
+}
+
+#[test]
+fn a_prune_reads_what_died_and_not_what_lives() {
+    run(async {
+        let (few, _) = fetched_beside(4).await;
+        let (many, told) = fetched_beside(12).await;
+        assert!(many * 20 < told, "{many} bytes read, of {told}");
+        // Lengths of compressed and sealed objects differ by a little.
+        assert!(many < few + 1024, "{many} bytes beside twelve backups, {few} beside four");
+    });
+}
+
+#[test]
+fn refs_that_were_counted_need_not_be_read_again() {
+    run(async {
+        let appliance = Appliance::new().await;
+        let [first, second] =
+            [appliance.back_up(&files(1)).await.unwrap(), appliance.back_up(&files(2)).await.unwrap()];
+        let kept = appliance.back_up(&files(3)).await.unwrap();
+        appliance.remove(&first).await;
+        appliance.prune_twice().await;
+        let refs = appliance.storage.paths(&format!("{}/refs.", kept.backup)).remove(0);
+        appliance.storage.change(&refs, |bytes| bytes[9] ^= 1);
+        appliance.remove(&second).await;
+        let (condemned, _) = appliance.prune_twice().await;
+        assert!(condemned.condemned.objects > 3, "{condemned:?}");
+        assert!(appliance.holds(&kept, &files(3)).await.unwrap());
+    });
+}
+
+#[test]
+fn what_cannot_be_taken_off_any_more_has_everything_counted_anew() {
+    run(async {
+        let appliance = Appliance::new().await;
+        let [first, second] =
+            [appliance.back_up(&files(1)).await.unwrap(), appliance.back_up(&files(2)).await.unwrap()];
+        let kept = appliance.back_up(&files(3)).await.unwrap();
+        appliance.remove(&first).await;
+        appliance.prune_twice().await;
+        // Another appliance prunes until the refs are gone.
+        let other = appliance.restarted().await;
+        other.remove(&second).await;
+        other.prune_twice().await;
+        appliance.remove(&kept).await;
+        let again = appliance.back_up(&files(3)).await.unwrap();
+        let (condemned, _) = appliance.prune_twice().await;
+        assert!(condemned.condemned.objects >= 3, "{condemned:?}");
+        assert!(appliance.holds(&again, &files(3)).await.unwrap());
+        appliance.must_be_sound().await;
+    });
+}
+
+/// An appliance with a ledger: its first prune, which looks at everything, is over.
+async fn pruned_once(appliance: Appliance) -> Appliance {
+    let first = appliance.back_up(&files(70)).await.unwrap();
+    appliance.back_up(&files(80)).await.unwrap();
+    appliance.remove(&first).await;
+    appliance.prune_twice().await;
+    appliance
+}
+
+/// Packs and indexes that lie at a place after prunes that go by the ledger.
+async fn left_by_the_ledger(appliance: &Appliance) -> Vec<String> {
+    for _ in 0..3 {
+        appliance.prune(LATER).await.unwrap();
+        appliance.storage.wait(GRACE_MS);
+    }
+    [appliance.storage.paths("/packs/"), appliance.storage.paths("/indexes/")].concat()
+}
+
+/// What another appliance does before some of the next heads are put: the first before the next one.
+fn meanwhile(appliance: &Appliance, works: impl IntoIterator<Item = BoxFuture<'static, ()>>) {
+    appliance.storage.meanwhile.lock().unwrap().extend(works.into_iter().map(Meanwhile));
+}
+
+#[test]
+fn what_dies_in_packs_that_a_prune_stores_goes_with_the_next() {
+    run(async {
+        let appliance = pruned_once(Appliance::new().await).await;
+        let before = [appliance.storage.paths("/packs/"), appliance.storage.paths("/indexes/")].concat();
+        let (kept, _) = half_dead(&appliance).await;
+        let other = appliance.restarted().await;
+        // The first head condemns what is dead, the second what was moved.
+        let remove = async move { other.remove(&kept).await };
+        meanwhile(&appliance, [ready(()).boxed(), remove.boxed()]);
+        let pruned = appliance.prune(LATER).await.unwrap();
+        assert!(pruned.repacked.objects > 0, "{pruned:?}");
+        appliance.storage.wait(GRACE_MS);
+        assert_eq!(left_by_the_ledger(&appliance).await, before);
+    });
+}
+
+#[test]
+fn what_comes_and_goes_while_a_prune_runs_leaves_nothing_behind() {
+    run(async {
+        let appliance = pruned_once(Appliance::new().await).await;
+        let before = [appliance.storage.paths("/packs/"), appliance.storage.paths("/indexes/")].concat();
+        let gone = appliance.back_up(&files(1)).await.unwrap();
+        appliance.remove(&gone).await;
+        let (other, backup) = (Arc::new(appliance.restarted().await), Arc::new(Mutex::new(None)));
+        let (came, then) = (Arc::clone(&backup), Arc::clone(&other));
+        let come = async move { *came.lock().unwrap() = Some(other.back_up(&large(2, 3)).await.unwrap()) };
+        let go = async move {
+            let record = backup.lock().unwrap().take().unwrap();
+            then.remove(&record).await;
+        };
+        meanwhile(&appliance, [come.boxed(), go.boxed()]);
+        appliance.prune(LATER).await.unwrap();
+        assert!(appliance.storage.meanwhile.lock().unwrap().is_empty());
+        appliance.storage.wait(GRACE_MS);
+        assert_eq!(left_by_the_ledger(&appliance).await, before);
+    });
+}
+
+#[test]
+fn an_index_none_of_whose_packs_are_here_goes() {
+    run(async {
+        let here = Appliance::new().await;
+        let there = Appliance::at(Memory::new(), here.keyring.clone()).await.unwrap();
+        let copy = async |record: &BackupRecord| {
+            there.repository.copy_backup(&here.repository, here.domain, record.backup, &|_, _| {}).await.unwrap();
+        };
+        let mut both = large(2, 3);
+        both.extend(files(1));
+        let [first, second] = [here.back_up(&both).await.unwrap(), here.back_up(&files(9)).await.unwrap()];
+        copy(&first).await;
+        copy(&second).await;
+        there.remove(&second).await;
+        there.prune_twice().await;
+        there.remove(&first).await;
+        there.prune(LATER).await.unwrap();
+        // Its chunks come under new names, and so does the index that tells of their former packs.
+        let third = here.back_up(&both).await.unwrap();
+        copy(&third).await;
+        there.storage.wait(GRACE_MS);
+        there.prune(LATER).await.unwrap();
+        let told = there.storage.paths("/indexes/").len();
+        assert!(told > 1);
+        for _ in 0..2 {
+            let gone = there.back_up(&files(50)).await.unwrap();
+            there.remove(&gone).await;
+            there.prune_twice().await;
+        }
+        assert!(there.storage.paths("/indexes/").len() < told, "{told} indexes");
+        assert!(there.restarted().await.holds(&third, &both).await.unwrap());
+        there.must_be_sound().await;
+    });
+}
+
+#[test]
+fn where_the_ledger_cannot_be_written_a_prune_looks_at_everything() {
+    run(async {
+        let data = tempfile::tempdir().unwrap();
+        let appliance = pruned_once(caching(Appliance::new().await, data.path())).await;
+        // Whatever is to be written there is refused from here on.
+        std::fs::remove_dir_all(data.path().join(format!("{}.ledger", appliance.domain))).unwrap();
+        for seed in [10, 20] {
+            let gone = appliance.back_up(&files(seed)).await.unwrap();
+            appliance.remove(&gone).await;
+            let (condemned, deleted) = appliance.prune_twice().await;
+            assert!(condemned.condemned.objects > 3 && deleted.deleted.objects > 3, "{condemned:?} {deleted:?}");
+        }
+        appliance.must_be_sound().await;
+    });
+}
+
+/// What may happen at a target between two prunes.
+#[derive(Clone, Copy, Debug)]
+enum Between {
+    Restart,
+    Rotation,
+    TakeOver,
+    Shredding,
+    RefsMadeAgain,
+    PackMended,
+    Copy,
+    OtherPruner,
+}
+
+impl Between {
+    /// Lets it happen, by the same data directory or beside it. Backups that it removes leave the list.
+    async fn happen(
+        self,
+        appliance: Appliance,
+        vault: &Appliance,
+        data: &Path,
+        kept: &mut Vec<(BackupRecord, Files)>,
+    ) -> Appliance {
+        let domain = appliance.domain;
+        let heal = async |damage: &dyn Fn(&Appliance)| {
+            damage(&appliance);
+            let found = damages(&appliance.repository, domain).await;
+            assert!(!found.is_empty());
+            let sources = std::slice::from_ref(&vault.repository);
+            assert_eq!(appliance.repository.heal(domain, sources, found).await.unwrap().left, []);
+        };
+        match self {
+            Self::Restart => {
+                let again = (appliance.storage.clone(), appliance.keyring.clone());
+                drop(appliance);
+                return caching(Appliance::at(again.0, again.1).await.unwrap(), data);
+            }
+            Self::Rotation => {
+                let keyring = appliance.keyring.current();
+                appliance.keyring.replace(keyring.with_new_organization_keys(&keyring.domains()));
+                assert!(appliance.repository.rewrap(domain, None, &|_, _| {}).await.unwrap().rewrapped > 0);
+            }
+            Self::TakeOver => appliance.repository.take_over().await.unwrap(),
+            Self::Shredding => {
+                let (shredded, _) = kept.remove(0);
+                appliance.repository.shred_backup(domain, shredded.backup, 9).await.unwrap();
+            }
+            Self::RefsMadeAgain => {
+                let refs = appliance.storage.paths(&format!("{}/refs.", kept[0].0.backup)).remove(0);
+                // No target has them any more.
+                vault.storage.objects.lock().unwrap().remove(&refs);
+                let before = appliance.storage.objects.lock().unwrap()[&refs].clone();
+                heal(&|appliance| drop(appliance.storage.objects.lock().unwrap().remove(&refs))).await;
+                assert!(appliance.storage.objects.lock().unwrap()[&refs] != before);
+            }
+            Self::PackMended => {
+                let pack = appliance.storage.paths("/packs/").remove(0);
+                // It is whole nowhere: there only what it says of itself is damaged.
+                let end = appliance.storage.objects.lock().unwrap()[&pack].len() - 10;
+                vault.storage.change(&pack, |bytes| bytes[end] ^= 1);
+                heal(&|appliance| appliance.storage.change(&pack, |bytes| bytes[100] ^= 1)).await;
+            }
+            Self::Copy => {
+                let (copied, _) = &kept[0];
+                appliance.remove(copied).await;
+                appliance.prune(LATER).await.unwrap();
+                appliance.storage.wait(GRACE_MS);
+                appliance.prune(LATER).await.unwrap();
+                appliance.repository.copy_backup(&vault.repository, domain, copied.backup, &|_, _| {}).await.unwrap();
+            }
+            Self::OtherPruner => {
+                let (removed, _) = kept.remove(0);
+                let other = appliance.restarted().await;
+                other.remove(&removed).await;
+                other.prune_twice().await;
+            }
+        }
+        appliance
+    }
+}
+
+#[test]
+fn whatever_happens_between_prunes_the_next_takes_what_is_dead_and_nothing_else() {
+    run(async {
+        let all = [
+            Between::Restart,
+            Between::Rotation,
+            Between::TakeOver,
+            Between::Shredding,
+            Between::RefsMadeAgain,
+            Between::PackMended,
+            Between::Copy,
+            Between::OtherPruner,
+        ];
+        for between in all {
+            let data = tempfile::tempdir().unwrap();
+            let mut appliance = caching(Appliance::new().await, data.path());
+            let vault = Appliance::at(Memory::new(), appliance.keyring.clone()).await.unwrap();
+            let mut kept = days(&appliance, 6).await;
+            for (record, _) in &kept {
+                let copy = vault.repository.copy_backup(&appliance.repository, vault.domain, record.backup, &|_, _| {});
+                copy.await.unwrap();
+            }
+            appliance.remove(&kept.remove(0).0).await;
+            appliance.prune_twice().await;
+            appliance = between.happen(appliance, &vault, data.path(), &mut kept).await;
+            while !kept.is_empty() {
+                appliance.remove(&kept.remove(0).0).await;
+                appliance.prune_twice().await;
+                appliance.must_be_sound().await;
+                let again = appliance.restarted().await;
+                for (record, files) in &kept {
+                    assert!(again.holds(record, files).await.unwrap(), "{between:?}");
+                }
+            }
+            appliance.storage.wait(GRACE_MS);
+            appliance.prune(LATER).await.unwrap();
+            let left = [appliance.storage.paths("/packs/"), appliance.storage.paths("/indexes/")].concat();
+            let named = appliance.repository.check_structure(appliance.domain, &|_, _| {}).await.unwrap();
+            assert_eq!((left, named.backups), (vec![], 0), "{between:?}");
+        }
     });
 }
 

@@ -1,26 +1,30 @@
-//! Where runs lie: in a directory that one process has at a time, so that the next one need not read all indexes again; or, where
+//! Where runs lie: in a directory that one process has at a time, so that the next one need not read everything again; or, where
 //! there is none or somebody else has it, in temporary files without a name, which go with the process.
 //!
-//! A run gets its name when it is complete. What lies there beside complete runs of this domain is what a kill left behind, and is removed.
+//! A run gets its name when it is complete. What lies there beside complete runs of one key is what a kill left behind, and is removed.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::run::{Located, Run, Sources, Writer};
+use super::Record;
+use super::run::{Run, Writer};
 use crate::Error;
 use crate::seal::{Secret, random};
 
 /// The file that whoever has the directory keeps locked.
 const LOCK: &str = "lock";
 
-/// Keeps the runs of one domain.
+/// Keeps the runs of one kind and domain.
 #[derive(Debug)]
-pub(super) struct Cache {
+pub(crate) struct Cache {
     directory: Option<Directory>,
     key: Secret,
 }
+
+/// Runs with their names.
+type Runs<R> = Vec<(Run<R>, <R as Record>::Names)>;
 
 #[derive(Debug)]
 struct Directory {
@@ -31,41 +35,59 @@ struct Directory {
 
 impl Cache {
     /// The cache in a directory, which is made if need be; a temporary one without.
-    pub(super) fn open(directory: Option<&Path>, index_key: &Secret) -> Result<Self, Error> {
+    pub(crate) fn open(directory: Option<&Path>, key: Secret) -> Result<Self, Error> {
         let directory = match directory {
             Some(path) => Directory::lock(path).map_err(failed("opening"))?,
             None => None,
         };
-        Ok(Self { directory, key: Secret(blake3::derive_key("holdfast v1 2026-11 index cache", &index_key.0)) })
+        Ok(Self { directory, key })
     }
 
     /// The complete runs that lie there, the longest first. Everything else is removed.
-    pub(super) fn runs(&self) -> Result<Vec<(Run, Sources)>, Error> {
+    pub(crate) fn runs<R: Record>(&self) -> Result<Runs<R>, Error> {
         let Some(directory) = &self.directory else { return Ok(Vec::new()) };
-        let mut runs = directory.runs(&self.key).map_err(failed("opening"))?;
+        let mut runs: Runs<R> = directory.runs(&self.key).map_err(failed("opening"))?;
         runs.sort_unstable_by_key(|(run, _)| std::cmp::Reverse(run.count));
         Ok(runs)
     }
 
     /// Writes a run of at most so many records, which come in order.
-    pub(super) fn write(
+    pub(crate) fn write<R: Record>(
         &self,
-        sources: &Sources,
+        names: &R::Names,
         records: usize,
-        all: impl Iterator<Item = Result<Located, Error>>,
-    ) -> Result<Run, Error> {
+        all: impl Iterator<Item = Result<R, Error>>,
+    ) -> Result<Run<R>, Error> {
         let path = self.directory.as_ref().map(|directory| directory.path.join(hex::encode(random::<16>())));
         let unfinished = path.as_ref().map(|path| path.with_extension("unfinished"));
         let file = match &unfinished {
             Some(path) => create(path),
             None => create_nameless(),
         };
-        let mut writer = Writer::new(file.map_err(failed("writing"))?, &self.key, records);
+        let file = file.map_err(failed("writing"))?;
+        let written = self.fill(file, names, records, all, unfinished.as_deref().zip(path.as_deref()));
+        if let (Err(_), Some(unfinished)) = (&written, &unfinished) {
+            // It may be that there is no room: what is left of it would take some until the next start, which looks for such.
+            let _ = std::fs::remove_file(unfinished);
+        }
+        written
+    }
+
+    /// Fills a file, and gives it the second of two names.
+    fn fill<R: Record>(
+        &self,
+        file: File,
+        names: &R::Names,
+        records: usize,
+        all: impl Iterator<Item = Result<R, Error>>,
+        renamed: Option<(&Path, &Path)>,
+    ) -> Result<Run<R>, Error> {
+        let mut writer = Writer::new(file, &self.key, records);
         for record in all {
             writer.push(&record?).map_err(failed("writing"))?;
         }
-        let run = writer.finish(sources, path.clone()).map_err(failed("writing"))?;
-        if let (Some(unfinished), Some(path)) = (unfinished, path) {
+        let run = writer.finish(names, renamed.map(|(_, path)| path.to_owned())).map_err(failed("writing"))?;
+        if let Some((unfinished, path)) = renamed {
             // Nobody else gives names here, and this one is random: there is nothing to be replaced.
             #[expect(clippy::disallowed_methods)]
             std::fs::rename(unfinished, path).map_err(failed("writing"))?;
@@ -86,7 +108,7 @@ impl Directory {
         }
     }
 
-    fn runs(&self, key: &Secret) -> io::Result<Vec<(Run, Sources)>> {
+    fn runs<R: Record>(&self, key: &Secret) -> io::Result<Runs<R>> {
         let mut runs = Vec::new();
         for entry in std::fs::read_dir(&self.path)? {
             let entry = entry?;
