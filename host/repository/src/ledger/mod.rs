@@ -92,7 +92,7 @@ impl Ledger {
             self.forget();
         }
         self.pending.drain(..).for_each(|run| run.discard());
-        self.young.clear();
+        self.young = Vec::new();
         self.sources.clone_from(&self.published.sources);
         self.is_traceless = false;
     }
@@ -100,7 +100,7 @@ impl Ledger {
     /// Counts nothing any more.
     pub(crate) fn forget(&mut self) {
         self.runs.drain(..).chain(self.pending.drain(..)).for_each(|run| run.discard());
-        self.young.clear();
+        self.young = Vec::new();
         self.sources.clear();
         self.published = Account { sequence: self.published.sequence, ..Account::default() };
         self.is_traceless = false;
@@ -206,7 +206,7 @@ impl Ledger {
         self.runs.drain(first..).for_each(|merged| merged.discard());
         self.runs.push(run);
         self.published = account;
-        self.young.clear();
+        self.young = Vec::new();
         Ok(())
     }
 

@@ -87,6 +87,24 @@ fn a_chunk_falls_with_the_last_that_holds_it() {
 }
 
 #[test]
+fn what_comes_and_goes_between_two_states_is_seen_again_by_the_next() {
+    let mut ledger = Ledger::open(None, &Secret([7; 32])).unwrap();
+    ledger.add(source(1), refs(&[1])).unwrap();
+    ledger.publish(BTreeSet::from([source(99)]), 5).unwrap();
+    ledger.add(source(2), refs(&[2])).unwrap();
+    ledger.add(source(3), deltas(&[(2, 4)])).unwrap();
+    ledger.take_off(source(2), refs(&[2])).unwrap();
+    assert_eq!(fallen(&ledger), ids(&[]), "nothing is left of it");
+    ledger.publish(BTreeSet::new(), 6).unwrap();
+    // So the state before still counts, and the index that came with it will come again.
+    assert!(ledger.counts(&source(1)) && !ledger.counts(&source(3)));
+    assert_eq!((ledger.again(), ledger.looked_ms()), (&BTreeSet::from([source(99)]), 5));
+    ledger.add(source(3), deltas(&[(2, 4)])).unwrap();
+    ledger.publish(BTreeSet::new(), 6).unwrap();
+    assert!(ledger.counts(&source(3)));
+}
+
+#[test]
 fn a_base_is_needed_as_long_as_what_stands_on_it() {
     let mut ledger = Ledger::open(None, &Secret([7; 32])).unwrap();
     ledger.add(source(1), refs(&[1])).unwrap();
@@ -205,6 +223,7 @@ fn a_ledger_that_anybody_changed_is_refused() {
 fn a_ledger_that_takes_off_more_than_it_counted_is_given_up() {
     let mut ledger = Ledger::open(None, &Secret([7; 32])).unwrap();
     ledger.add(source(1), refs(&[1])).unwrap();
+    ledger.publish(BTreeSet::new(), 5).unwrap();
     ledger.take_off(source(1), refs(&[1, 2])).unwrap();
     ledger.publish(BTreeSet::new(), 5).unwrap();
     assert_eq!(ledger.look().is_needed(&id(2)).unwrap_err().code(), "index-cache");
@@ -295,25 +314,35 @@ proptest! {
         let scratch = Scratch::new();
         let mut ledger = scratch.open();
         let (mut now, mut published) = (BTreeSet::new(), BTreeSet::new());
+        let mut is_traceless = false;
         for step in steps {
             match step {
-                Step::Turn(number) if now.remove(&number) => ledger.take_off(source(number), entries(number)).unwrap(),
+                Step::Turn(number) if now.remove(&number) => {
+                    ledger.take_off(source(number), entries(number)).unwrap();
+                    is_traceless |= !published.contains(&number);
+                }
                 Step::Turn(number) => {
                     now.insert(number);
                     ledger.add(source(number), entries(number)).unwrap();
                 }
                 Step::Publish => {
                     ledger.publish(BTreeSet::new(), 5).unwrap();
-                    published.clone_from(&now);
+                    if std::mem::take(&mut is_traceless) {
+                        now.clone_from(&published);
+                    } else {
+                        published.clone_from(&now);
+                    }
                 }
                 Step::Rewind => {
                     ledger.rewind();
                     now.clone_from(&published);
+                    is_traceless = false;
                 }
                 Step::Restart => {
                     drop(ledger);
                     ledger = scratch.open();
                     now.clone_from(&published);
+                    is_traceless = false;
                 }
             }
             let needed = needed(&now);
