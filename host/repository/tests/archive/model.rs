@@ -456,9 +456,14 @@ impl World {
         }
     }
 
-    /// Arranges what the other writer does during a prune. Backups that may exist afterwards, with what they hold.
-    fn arrange(&mut self, place: usize, writer: usize, meanwhile: Vec<Other>) -> BTreeMap<BackupId, Content> {
-        let (domain, mut came) = (self.domain, BTreeMap::new());
+    /// Arranges what the other writer does during a prune. Backups that may exist afterwards, with what they hold, and those that may not.
+    fn arrange(
+        &mut self,
+        place: usize,
+        writer: usize,
+        meanwhile: Vec<Other>,
+    ) -> (BTreeMap<BackupId, Content>, BTreeSet<BackupId>) {
+        let (domain, mut came, mut gone) = (self.domain, BTreeMap::new(), BTreeSet::new());
         for other in meanwhile {
             let repository = self.places[place].writers[1 - writer].clone();
             let now_ms = self.places[place].storage.now_ms();
@@ -483,6 +488,7 @@ impl World {
                 }
                 _ => match (removal, running) {
                     (Some(backup), _) => {
+                        gone.insert(backup);
                         let remove = async move { repository.remove_backup(domain, backup, now_ms).await };
                         // It may be gone already, or have never come.
                         remove.map(|removed| assert!(removed.is_ok() || is_gone(&removed), "{removed:?}")).boxed()
@@ -496,17 +502,17 @@ impl World {
             };
             self.places[place].storage.meanwhile.lock().unwrap().push_back(Meanwhile(work));
         }
-        came
+        (came, gone)
     }
 
     /// What a place holds after others wrote there too.
-    async fn notice(&mut self, place: usize, came: BTreeMap<BackupId, Content>) {
+    async fn notice(&mut self, place: usize, came: BTreeMap<BackupId, Content>, gone: &BTreeSet<BackupId>) {
         self.places[place].storage.meanwhile.lock().unwrap().clear();
         let backups = self.places[place].writers[0].backups(self.domain).await.unwrap();
         let visible: BTreeSet<BackupId> = backups.iter().map(|record| record.backup).collect();
         let holds = &mut self.places[place].holds;
-        holds.extend(came);
-        holds.retain(|backup, _| visible.contains(backup));
+        holds.retain(|backup, _| visible.contains(backup) || !gone.contains(backup));
+        holds.extend(came.into_iter().filter(|(backup, _)| visible.contains(backup)));
     }
 
     async fn prune(&mut self, place: usize, writer: usize, options: PruneOptions, meanwhile: Vec<Other>) {
@@ -519,7 +525,7 @@ impl World {
         }
         let before = options.dry_run.then(|| self.places[place].storage.objects.lock().unwrap().clone());
         let is_alone = options.now || options.dry_run || self.crash.is_some_and(|(at, ..)| at == place);
-        let came = if is_alone { BTreeMap::new() } else { self.arrange(place, writer, meanwhile) };
+        let (came, gone) = if is_alone { Default::default() } else { self.arrange(place, writer, meanwhile) };
         self.arm(place);
         let prune = async || self.places[place].writers[writer].prune(self.domain, options, &|_, _, _| {}).await;
         let result = match prune().await {
@@ -528,7 +534,7 @@ impl World {
             result => result,
         };
         let was_cut = self.disarm(place, writer).await;
-        self.notice(place, came).await;
+        self.notice(place, came, &gone).await;
         match result {
             Ok(pruned) if !options.dry_run => self.pruned.lock().unwrap().add(pruned),
             Ok(_) => {}
