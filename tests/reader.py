@@ -55,8 +55,9 @@ LIST_ITEMS = 1024
 NO_BASE = 0xFFFF_FFFF
 LEVEL_LIMIT = 8
 PATH_LIMIT = 4096
-KNOWN_FEATURES = 0b1
-RAW, ZSTD, DELTA = range(3)
+KNOWN_FEATURES = 0b11
+RAW, ZSTD, PREFIXED, PATCH = range(4)
+DELTAS = (PREFIXED, PATCH)
 FILE, DIRECTORY, LINK = range(3)
 
 
@@ -286,17 +287,54 @@ def chunk_key(hashed: bytes) -> bytes:
 
 def decompress(frame: bytes, length: int, prefix: bytes | None) -> bytes:
     """One zstd frame of a known plain length, made with a prefix or without."""
+    plain = decompress_within(frame, length, prefix)
+    require(len(plain) == length, "its frame has another length than its chunk")
+    return plain
+
+
+def decompress_within(frame: bytes, limit: int, prefix: bytes | None) -> bytes:
+    """One zstd frame of at most so many plain bytes."""
     dictionary = None
     if prefix is not None:
         dictionary = zstandard.ZstdCompressionDict(prefix, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
     try:
-        require(zstandard.frame_content_size(frame) in (-1, length), "its frame has another length than its chunk")
+        require(zstandard.frame_content_size(frame) <= limit, "its frame is longer than its chunk allows")
         decompressor = zstandard.ZstdDecompressor(dict_data=dictionary)
-        plain = decompressor.decompress(frame, max_output_size=length, allow_extra_data=False)
+        return decompressor.decompress(frame, max_output_size=limit, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise Refused(f"it cannot be decompressed: {error}") from error
-    require(len(plain) == length, "its frame has another length than its chunk")
-    return plain
+
+
+def patched(body: bytes, length: int, base: bytes) -> bytes:
+    """What a base becomes by the frames of a patch."""
+    require(len(body) >= 4, "it is cut short")
+    (first,) = struct.unpack_from("<I", body)
+    require(first <= len(body) - 4, "it is cut short")
+    places = list(read_places(decompress_within(body[4 : 4 + first], 2 * length, None), length))
+    old = b"".join(base[start:end] for start, end in places)
+    new = decompress(body[4 + first :], sum(end - start for start, end in places), base + old)
+    plain, source = bytearray(base[:length].ljust(length, b"\0")), io.BytesIO(new)
+    for start, end in places:
+        plain[start:end] = source.read(end - start)
+    return bytes(plain)
+
+
+def read_places(encoded: bytes, length: int) -> Iterator[tuple[int, int]]:
+    """Where a patch differs from its base: the start and end of each place."""
+    numbers, number, group = [], 0, 0
+    for byte in encoded:
+        number |= (byte & 0x7F) << (7 * group)
+        group += 1
+        require(byte < 0x80 or group < 4, "a number of its places is too long")
+        if byte < 0x80:
+            numbers.append(number)
+            number, group = 0, 0
+    require(group == 0 and len(numbers) % 2 == 0, "its places are cut short")
+    end = 0
+    for skipped, size in zip(numbers[::2], numbers[1::2]):
+        start, end = end + skipped, end + skipped + size
+        require(start < end <= length, "one of its places is empty or beyond its end")
+        yield start, end
 
 
 # --- §4, §5 Packs and indexes -----------------------------------------------------------------------------------------
@@ -705,17 +743,18 @@ class Domain:
         require(len(body) >= 5, "it is cut short")
         encoding, length = struct.unpack_from("<BI", body)
         require(length <= PLAIN_LIMIT, "it is too long")
-        require((encoding == DELTA) == (place.base is not None), "its encoding does not fit its record")
+        require((encoding in DELTAS) == (place.base is not None), "its encoding does not fit its record")
         if encoding == RAW:
             require(len(body) - 5 == length, "its length is wrong")
             return body[5:]
         if encoding == ZSTD:
             return decompress(body[5:], length, None)
-        require(encoding == DELTA, f"its encoding {encoding} is unknown")
+        require(encoding in DELTAS, f"its encoding {encoding} is unknown")
         require(depth > 0, "it is too deep a delta")
         base = body[5:37]
         require(chunk_id(base) == place.base, "its base is not the one in its record")
-        return decompress(body[37:], length, self.chunk(base, self.keys.data_secret, depth - 1))
+        before = self.chunk(base, self.keys.data_secret, depth - 1)
+        return patched(body[37:], length, before) if encoding == PATCH else decompress(body[37:], length, before)
 
     def _sealed_chunk(self, identity: bytes, place: Place) -> bytes:
         path = self.pack_path(place.pack)

@@ -1,6 +1,7 @@
 //! Chunks (FORMAT §3): their hash, public id and key, and how one is sealed.
 
 use crate::opener::ChunkOpener;
+use crate::patch::Places;
 use crate::seal::{self, Secret, TAG};
 
 /// Longest plaintext of a chunk, in bytes.
@@ -11,7 +12,7 @@ const WORTHWHILE: usize = 32;
 pub(crate) const NONCE: usize = 12;
 /// Bytes of a body before those of the plaintext: encoding and length.
 pub(crate) const BODY_HEAD: usize = 5;
-/// Bytes of a delta's body before those of its frame: the base's hash comes too.
+/// Bytes of a delta's body before those of its frames: the base's hash comes too.
 pub(crate) const DELTA_HEAD: usize = BODY_HEAD + 32;
 /// Deltas that lie upon each other at most.
 pub(crate) const DEPTH_MAX: u8 = 8;
@@ -21,7 +22,10 @@ const ASSOCIATED: &[u8] = b"holdfast v1 chunk";
 
 pub(crate) const RAW: u8 = 0;
 pub(crate) const ZSTD: u8 = 1;
-pub(crate) const DELTA: u8 = 2;
+/// A delta whose base is the prefix of all its bytes: read, but not written any more.
+pub(crate) const PREFIXED: u8 = 2;
+/// A delta that tells the places where it differs from its base, and what is there.
+pub(crate) const PATCH: u8 = 3;
 
 /// The public name of a chunk.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -127,13 +131,26 @@ pub(crate) struct ChunkSealer {
     level: i32,
     compressed: Vec<u8>,
     sealed: Vec<u8>,
+    patch: Patch,
+}
+
+/// The parts of a patch that is being made, and what that takes.
+#[derive(Default)]
+struct Patch {
+    /// Where it differs from its base, as that is stored.
+    places: Vec<u8>,
+    /// What is there.
+    bytes: Vec<u8>,
+    /// What those are compressed with: the base, and what it has there.
+    prefix: Vec<u8>,
+    compressed: Vec<u8>,
 }
 
 impl ChunkSealer {
     pub(crate) fn new() -> Result<Self, std::io::Error> {
         let level = zstd::DEFAULT_COMPRESSION_LEVEL;
         let compressor = zstd::bulk::Compressor::new(level)?;
-        Ok(Self { compressor, level, compressed: Vec::new(), sealed: Vec::new() })
+        Ok(Self { compressor, level, compressed: Vec::new(), sealed: Vec::new(), patch: Patch::default() })
     }
 
     /// The sealed form of a plaintext, compressed at zstd's `level` where that is worthwhile. It lies in the sealer's
@@ -142,37 +159,56 @@ impl ChunkSealer {
         if plaintext.len() > PLAIN_MAX {
             return Err(ChunkError::Body);
         }
-        self.compress(plaintext, level)?;
+        self.set_level(level)?;
+        compress(&mut self.compressor, plaintext, &mut self.compressed)?;
         let saved = plaintext.len().saturating_sub(self.compressed.len());
         let (encoding, body) =
             if saved > plaintext.len() / WORTHWHILE { (ZSTD, &self.compressed[..]) } else { (RAW, plaintext) };
         Ok(seal_body(&mut self.sealed, hash, (encoding, plaintext.len()), &[body]))
     }
 
-    /// The sealed form of a plaintext as a delta: it opens together with the chunk `base` only, whose plaintext is `prefix`.
+    /// The sealed form of a plaintext as a delta: it opens together with the chunk `base` only, whose plaintext is `before`.
     pub(crate) fn seal_delta(
         &mut self,
         hash: &ChunkHash,
         plaintext: &[u8],
-        (base, prefix): (&ChunkHash, &[u8]),
+        (base, before): (&ChunkHash, &[u8]),
         level: i32,
     ) -> Result<&[u8], ChunkError> {
         if plaintext.len() > PLAIN_MAX {
             return Err(ChunkError::Body);
         }
-        // A context of its own, because it borrows the prefix; it is gone before the prefix is.
-        let mut compressor = zstd::bulk::Compressor::new(level)?;
-        compressor.context_mut().ref_prefix(prefix).map_err(zstd_failure)?;
-        compress(&mut compressor, plaintext, &mut self.compressed)?;
-        Ok(seal_body(&mut self.sealed, hash, (DELTA, plaintext.len()), &[&base.0, &self.compressed]))
+        self.patch.make(plaintext, before, level)?;
+        self.set_level(level)?;
+        compress(&mut self.compressor, &self.patch.places, &mut self.compressed)?;
+        let length = (self.compressed.len() as u32).to_le_bytes();
+        let parts = [&base.0[..], &length, &self.compressed, &self.patch.compressed];
+        Ok(seal_body(&mut self.sealed, hash, (PATCH, plaintext.len()), &parts))
     }
 
-    fn compress(&mut self, plaintext: &[u8], level: i32) -> Result<(), std::io::Error> {
+    fn set_level(&mut self, level: i32) -> Result<(), std::io::Error> {
         if self.level != level {
             self.compressor.set_compression_level(level)?;
             self.level = level;
         }
-        compress(&mut self.compressor, plaintext, &mut self.compressed)
+        Ok(())
+    }
+}
+
+impl Patch {
+    /// Finds what makes `base` to `plaintext`. What the base has at the same places comes last in the prefix, where zstd looks first; in front of
+    /// it lies the whole base, for what moved.
+    fn make(&mut self, plaintext: &[u8], base: &[u8], level: i32) -> Result<(), std::io::Error> {
+        [&mut self.places, &mut self.bytes, &mut self.prefix].into_iter().for_each(Vec::clear);
+        let places = Places::between(base, plaintext);
+        places.encode(&mut self.places);
+        places.within(plaintext.len()).for_each(|place| self.bytes.extend(&plaintext[place]));
+        self.prefix.extend(base);
+        places.append_old(&mut self.prefix);
+        // A context of its own, because it borrows the prefix; it is gone before the prefix is.
+        let mut compressor = zstd::bulk::Compressor::new(level)?;
+        compressor.context_mut().ref_prefix(&self.prefix).map_err(zstd_failure)?;
+        compress(&mut compressor, &self.bytes, &mut self.compressed)
     }
 }
 

@@ -29,6 +29,7 @@ mod locks;
 mod model;
 mod opener;
 mod pack;
+mod patch;
 mod place;
 mod pool;
 mod prune;

@@ -1,15 +1,16 @@
 //! Opens sealed chunks (FORMAT §3) one after the other with the same buffers.
 //!
 //! What is opened is a *chain*: a chunk and, behind it, each base that it takes to open it; mostly the chunk alone. A chunk is never
-//! handed out unless its seal, its length and its hash all fit, and nothing is decompressed beyond its length. Bases of what is handed
-//! out need no hash of their own: each opened under a key that comes from its hash, and the plaintext made of them has the right one.
+//! handed out unless its seal, its length and its hash all fit, and nothing is decompressed beyond the room made for it. Bases of what is
+//! handed out need no hash of their own: each opened under a key that comes from its hash, and the plaintext made of them has the right one.
 
 use zstd::zstd_safe::DCtx;
 
 use crate::chunk::{
-    BODY_HEAD, ChunkError, ChunkHash, ChunkKind, ChunkSecrets, DELTA, DELTA_HEAD, NONCE, PLAIN_MAX, RAW, ZSTD,
-    associated, zstd_failure,
+    BODY_HEAD, ChunkError, ChunkHash, ChunkKind, ChunkSecrets, DELTA_HEAD, NONCE, PATCH, PLAIN_MAX, PREFIXED, RAW,
+    ZSTD, associated, zstd_failure,
 };
+use crate::patch::Places;
 use crate::seal;
 
 /// What a dictionary of zstd's own making begins with.
@@ -18,28 +19,30 @@ const DICTIONARY: [u8; 4] = [0x37, 0xa4, 0x30, 0xec];
 /// The contexts and buffers with which one thread opens chunks.
 pub(crate) struct ChunkOpener {
     decompressor: DCtx<'static>,
-    /// The chain that is being opened, its first chunk first. Buffers beyond its end are kept for the next one.
-    links: Vec<Link>,
-}
-
-/// A chunk of a chain.
-#[derive(Default)]
-struct Link {
-    /// Its head and, once decrypted, the encoded plaintext.
-    body: Vec<u8>,
+    /// The bodies of the chain that is being opened, its first chunk first. Buffers beyond its end are kept for the next one.
+    bodies: Vec<Body>,
+    /// The chunk that was decoded last: what the next one up the chain is a delta to.
     plain: Vec<u8>,
+    /// Of the patch that is being decoded: where it differs from its base, and what is there.
+    places: Places,
+    bytes: Vec<u8>,
 }
 
-/// A chunk of a chain that was opened.
-pub(crate) struct Version<'o> {
+/// A chunk's head and, once decrypted, the encoded plaintext.
+#[derive(Default)]
+struct Body(Vec<u8>);
+
+/// A chunk of a chain that was opened; its hash was not compared yet.
+pub(crate) struct Version {
     pub(crate) hash: ChunkHash,
-    pub(crate) plaintext: &'o [u8],
+    pub(crate) plaintext: Vec<u8>,
 }
 
 impl ChunkOpener {
     pub(crate) fn new() -> Result<Self, std::io::Error> {
         let decompressor = DCtx::try_create().ok_or(std::io::ErrorKind::OutOfMemory)?;
-        Ok(Self { decompressor, links: Vec::new() })
+        let (plain, places, bytes) = (Vec::new(), Places::default(), Vec::new());
+        Ok(Self { decompressor, bodies: Vec::new(), plain, places, bytes })
     }
 
     /// Opens the first chunk of a chain, of whatever length it says it has.
@@ -49,157 +52,175 @@ impl ChunkOpener {
         kind: ChunkKind,
         hash: &ChunkHash,
         chain: &[impl AsRef<[u8]>],
-    ) -> Result<Vec<u8>, ChunkError> {
+    ) -> Result<&[u8], ChunkError> {
         self.decrypt(hash, chain)?;
-        let mut plaintext = vec![0; self.links[0].plain_length()?];
-        self.decode(chain.len(), &mut plaintext)?;
-        must_have_hash(secrets, kind, hash, &plaintext)?;
-        Ok(plaintext)
-    }
-
-    /// Opens the first chunk of a chain, which is as long as `plaintext`; that holds nothing of use after an error.
-    pub(crate) fn open_into(
-        &mut self,
-        secrets: &ChunkSecrets,
-        kind: ChunkKind,
-        hash: &ChunkHash,
-        chain: &[impl AsRef<[u8]>],
-        plaintext: &mut [u8],
-    ) -> Result<(), ChunkError> {
-        self.decrypt(hash, chain)?;
-        if self.links[0].plain_length()? != plaintext.len() {
-            return Err(ChunkError::Length);
+        for number in (0..chain.len()).rev() {
+            self.decode(number)?;
         }
-        self.decode(chain.len(), plaintext)?;
-        must_have_hash(secrets, kind, hash, plaintext)
+        must_have_hash(secrets, kind, hash, &self.plain)?;
+        Ok(&self.plain)
     }
 
-    /// Opens all chunks of a chain of data chunks.
+    /// The chunk that was opened last; nothing of use after an error.
+    pub(crate) fn plaintext(&self) -> &[u8] {
+        &self.plain
+    }
+
+    /// What was had another way, in the place of a chunk that did not open.
+    pub(crate) fn put(&mut self, plaintext: &[u8]) {
+        self.plain.clear();
+        self.plain.extend_from_slice(plaintext);
+    }
+
+    /// Opens all chunks of a chain of data chunks. Who goes on with one of them compares its hash.
     pub(crate) fn open_all(
         &mut self,
-        secrets: &ChunkSecrets,
         hash: &ChunkHash,
         chain: &[impl AsRef<[u8]>],
-    ) -> Result<Vec<Version<'_>>, ChunkError> {
+    ) -> Result<Vec<Version>, ChunkError> {
         let hashes = self.decrypt(hash, chain)?;
-        let mut first = std::mem::take(&mut self.links[0].plain);
-        first.resize(self.links[0].plain_length()?, 0);
-        self.decode(chain.len(), &mut first)?;
-        self.links[0].plain = first;
-        let opened = hashes.into_iter().zip(&self.links);
-        opened
-            .map(|(hash, link)| {
-                must_have_hash(secrets, ChunkKind::Data, &hash, &link.plain)?;
-                Ok(Version { hash, plaintext: &link.plain })
-            })
-            .collect()
+        let mut versions = Vec::with_capacity(chain.len());
+        for (number, hash) in hashes.into_iter().enumerate().rev() {
+            self.decode(number)?;
+            versions.push(Version { hash, plaintext: self.plain.clone() });
+        }
+        versions.reverse();
+        Ok(versions)
     }
 
     /// Whether sealed bytes are those of a chunk, as somebody sealed it: the hash of what it is a delta to, if it is one.
     pub(crate) fn authenticate(&mut self, hash: &ChunkHash, sealed: &[u8]) -> Result<Option<ChunkHash>, ChunkError> {
-        if self.links.is_empty() {
-            self.links.push(Link::default());
+        if self.bodies.is_empty() {
+            self.bodies.push(Body::default());
         }
-        self.links[0].decrypt(hash, sealed)?;
-        self.links[0].base()
+        self.bodies[0].decrypt(hash, sealed)?;
+        self.bodies[0].base()
     }
 
     /// Decrypts all bodies of a chain: each tells the hash of the next. The hashes, in the order of the chain.
     fn decrypt(&mut self, hash: &ChunkHash, chain: &[impl AsRef<[u8]>]) -> Result<Vec<ChunkHash>, ChunkError> {
-        if self.links.len() < chain.len() {
-            self.links.resize_with(chain.len(), Link::default);
+        if self.bodies.len() < chain.len() {
+            self.bodies.resize_with(chain.len(), Body::default);
         }
         let mut hashes = Vec::with_capacity(chain.len());
         let mut next = Some(*hash);
-        for (link, sealed) in self.links.iter_mut().zip(chain) {
+        for (body, sealed) in self.bodies.iter_mut().zip(chain) {
             let hash = next.ok_or(ChunkError::Base)?;
-            link.decrypt(&hash, sealed.as_ref())?;
-            next = link.base()?;
+            body.decrypt(&hash, sealed.as_ref())?;
+            next = body.base()?;
             hashes.push(hash);
         }
-        // The chain ends where the index says so, and there only.
+        // The chain ends where the index says so, and there only: what it ends with is no delta.
         if next.is_none() && !hashes.is_empty() { Ok(hashes) } else { Err(ChunkError::Base) }
     }
 
-    /// Decodes a chain of `length` from its end; the first chunk's plaintext goes where it fits exactly.
-    fn decode(&mut self, length: usize, plaintext: &mut [u8]) -> Result<(), ChunkError> {
-        for position in (1..length).rev() {
-            let (before, bases) = self.links.split_at_mut(position + 1);
-            let link = &mut before[position];
-            link.plain.resize(link.plain_length()?, 0);
-            decode(&mut self.decompressor, &link.body, bases.first(), &mut link.plain)?;
+    /// Decodes a body of the chain. What it is a delta to was decoded before it.
+    fn decode(&mut self, number: usize) -> Result<(), ChunkError> {
+        let Body(body) = &self.bodies[number];
+        let (head, encoded) = body.split_first_chunk::<BODY_HEAD>().ok_or(ChunkError::Body)?;
+        let length = self.bodies[number].plain_length()?;
+        match head[0] {
+            RAW => {
+                self.plain.clear();
+                self.plain.extend_from_slice(encoded);
+            }
+            ZSTD => {
+                make_room(&mut self.plain, length);
+                self.decompressor.decompress(&mut self.plain, encoded).map_err(|_| ChunkError::Body)?;
+            }
+            PREFIXED => {
+                make_room(&mut self.bytes, length);
+                decompress_with(&mut self.decompressor, &self.plain, &mut self.bytes, &body[DELTA_HEAD..])?;
+                std::mem::swap(&mut self.plain, &mut self.bytes);
+            }
+            PATCH => self.apply_patch(number, length)?,
+            _ => return Err(ChunkError::Body),
         }
-        let (first, bases) = self.links.split_at(1);
-        decode(&mut self.decompressor, &first[0].body, bases.first(), plaintext)
+        if self.plain.len() == length { Ok(()) } else { Err(ChunkError::Body) }
+    }
+
+    /// Makes the base to what it became. Meanwhile, what it has at the places lies behind it.
+    fn apply_patch(&mut self, number: usize, length: usize) -> Result<(), ChunkError> {
+        let Self { decompressor, bodies, plain, places, bytes } = self;
+        let (first, frames) = bodies[number].0[DELTA_HEAD..].split_first_chunk().ok_or(ChunkError::Body)?;
+        let frames = frames.split_at_checked(u32::from_le_bytes(*first) as usize);
+        let (first, second) = frames.ok_or(ChunkError::Body)?;
+        make_room(bytes, Places::encoded_max(length));
+        decompressor.decompress(bytes, first).map_err(|_| ChunkError::Body)?;
+        places.decode(bytes, length).map_err(|_| ChunkError::Body)?;
+
+        let base = plain.len();
+        places.append_old(plain);
+        let total = places.total();
+        make_room(bytes, total);
+        decompress_with(decompressor, plain, bytes, second)?;
+        if bytes.len() != total {
+            return Err(ChunkError::Body);
+        }
+        plain.truncate(base);
+        plain.resize(length, 0);
+        places.overwrite(plain, bytes);
+        Ok(())
     }
 }
 
-impl Link {
+impl Body {
     fn decrypt(&mut self, hash: &ChunkHash, sealed: &[u8]) -> Result<(), ChunkError> {
         let (nonce, body) = sealed.split_first_chunk::<NONCE>().ok_or(ChunkError::Seal)?;
-        self.body.clear();
-        self.body.extend_from_slice(body);
-        let length = seal::open_once(&hash.key().0, *nonce, &associated(&hash.id()), &mut self.body)?.len();
-        self.body.truncate(length);
+        self.0.clear();
+        self.0.extend_from_slice(body);
+        let length = seal::open_once(&hash.key().0, *nonce, &associated(&hash.id()), &mut self.0)?.len();
+        self.0.truncate(length);
         Ok(())
     }
 
     fn plain_length(&self) -> Result<usize, ChunkError> {
-        let [_, length @ ..] = *self.body.first_chunk::<BODY_HEAD>().ok_or(ChunkError::Body)?;
+        let [_, length @ ..] = *self.0.first_chunk::<BODY_HEAD>().ok_or(ChunkError::Body)?;
         let length = u32::from_le_bytes(length) as usize;
         if length <= PLAIN_MAX { Ok(length) } else { Err(ChunkError::Body) }
     }
 
     /// The hash of what this chunk is a delta to, if it is one.
     fn base(&self) -> Result<Option<ChunkHash>, ChunkError> {
-        if self.body.first() != Some(&DELTA) {
+        if !matches!(self.0.first(), Some(&(PREFIXED | PATCH))) {
             return Ok(None);
         }
-        let hash = self.body.get(BODY_HEAD..DELTA_HEAD).and_then(<[u8]>::as_array);
+        let hash = self.0.get(BODY_HEAD..DELTA_HEAD).and_then(<[u8]>::as_array);
         hash.map(|hash| Some(ChunkHash(*hash))).ok_or(ChunkError::Body)
     }
 }
 
-/// Decodes a body into as many bytes as it must give.
-fn decode(
-    decompressor: &mut DCtx<'static>,
-    body: &[u8],
-    base: Option<&Link>,
-    plaintext: &mut [u8],
-) -> Result<(), ChunkError> {
-    let (head, encoded) = body.split_first_chunk::<BODY_HEAD>().ok_or(ChunkError::Body)?;
-    let written = match head[0] {
-        RAW if encoded.len() == plaintext.len() => {
-            plaintext.copy_from_slice(encoded);
-            encoded.len()
-        }
-        ZSTD => decompressor.decompress(plaintext, encoded).map_err(|_| ChunkError::Body)?,
-        DELTA => {
-            let base = base.ok_or(ChunkError::Base)?;
-            decode_delta(decompressor, &body[DELTA_HEAD..], &base.plain, plaintext)?
-        }
-        _ => return Err(ChunkError::Body),
-    };
-    if written == plaintext.len() { Ok(()) } else { Err(ChunkError::Body) }
+impl Version {
+    /// Whether it is what its hash says.
+    pub(crate) fn verify(&self, secrets: &ChunkSecrets) -> Result<(), ChunkError> {
+        must_have_hash(secrets, ChunkKind::Data, &self.hash, &self.plaintext)
+    }
 }
 
-/// What the prefix is to zstd, it is to it as a dictionary too, and that needs no context of its own, which would cost more than the
-/// delta. But for a prefix that begins like a dictionary of zstd's making: it would be taken for one.
-fn decode_delta(
+/// Empties a buffer that is to take so many bytes.
+fn make_room(buffer: &mut Vec<u8>, length: usize) {
+    buffer.clear();
+    buffer.reserve(length);
+}
+
+/// Decompresses a frame that was made with a prefix. What the prefix is to zstd, it is to it as a dictionary too, and that
+/// needs no context of its own, which would cost more than the rest. But for a prefix that begins like a dictionary of zstd's making: it would
+/// be taken for one.
+fn decompress_with(
     decompressor: &mut DCtx<'static>,
-    frame: &[u8],
     prefix: &[u8],
-    plaintext: &mut [u8],
-) -> Result<usize, ChunkError> {
+    room: &mut Vec<u8>,
+    frame: &[u8],
+) -> Result<(), ChunkError> {
     let decoded = if prefix.starts_with(&DICTIONARY) {
         let no_memory = || ChunkError::Compression(std::io::ErrorKind::OutOfMemory.into());
         let mut context = DCtx::try_create().ok_or_else(no_memory)?;
         context.ref_prefix(prefix).map_err(zstd_failure)?;
-        context.decompress(plaintext, frame)
+        context.decompress(room, frame)
     } else {
-        decompressor.decompress_using_dict(plaintext, frame, prefix)
+        decompressor.decompress_using_dict(room, frame, prefix)
     };
-    decoded.map_err(|_| ChunkError::Body)
+    decoded.map(drop).map_err(|_| ChunkError::Body)
 }
 
 /// Always, even though the seal fits: it is the key commitment and the last check against our own errors.
@@ -242,22 +263,16 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_chunk_opens_into_room_of_its_own_length_alone() {
-        let mut opener = ChunkOpener::new().unwrap();
-        let plaintext = vec![7; 5000];
-        let hash = secrets().hash(ChunkKind::Data, &plaintext);
-        let sealed = ChunkSealer::new().unwrap().seal(&hash, &plaintext, 1).unwrap().to_vec();
-        let mut open = |room: &mut [u8]| opener.open_into(&secrets(), ChunkKind::Data, &hash, &[&sealed[..]], room);
-        for length in [0, 4999, 5001] {
-            assert!(matches!(open(&mut vec![0; length]), Err(ChunkError::Length)), "{length}");
-        }
-        let mut room = vec![0; 5000];
-        open(&mut room).unwrap();
-        assert_eq!(room, plaintext);
+    /// A chunk as a delta whose base is the prefix of all of it, as they were stored before there were patches.
+    fn prefixed(hash: &ChunkHash, plaintext: &[u8], (base, prefix): (&ChunkHash, &[u8])) -> Vec<u8> {
+        let mut compressor = zstd::bulk::Compressor::new(1).unwrap();
+        compressor.context_mut().ref_prefix(prefix).unwrap();
+        let frame = compressor.compress(plaintext).unwrap();
+        sealed(hash, [&[PREFIXED][..], &(plaintext.len() as u32).to_le_bytes(), &base.0, &frame].concat())
     }
 
-    /// Chains of versions that begin like this, each with a few bytes changed: sealed, with their hashes and plaintexts.
+    /// Chains of versions that begin like this, each with a few bytes changed: sealed, with their hashes and plaintexts. Deltas of both
+    /// encodings stand on each other.
     fn versions(count: usize, begin: &[u8]) -> Vec<(ChunkHash, Vec<u8>, Vec<u8>)> {
         let mut sealer = ChunkSealer::new().unwrap();
         let mut plaintext = [begin, &seal::random::<60_000>()].concat();
@@ -266,10 +281,11 @@ mod tests {
             plaintext[100 + number * 5_000..][..100].fill(number as u8);
             let hash = secrets().hash(ChunkKind::Data, &plaintext);
             let sealed = match versions.last() {
-                Some((base, _, prefix)) => sealer.seal_delta(&hash, &plaintext, (base, prefix), 1),
-                None => sealer.seal(&hash, &plaintext, 1),
+                None => sealer.seal(&hash, &plaintext, 1).unwrap().to_vec(),
+                Some((base, _, before)) if number % 3 == 2 => prefixed(&hash, &plaintext, (base, before)),
+                Some((base, _, before)) => sealer.seal_delta(&hash, &plaintext, (base, before), 1).unwrap().to_vec(),
             };
-            versions.push((hash, sealed.unwrap().to_vec(), plaintext.clone()));
+            versions.push((hash, sealed, plaintext.clone()));
         }
         versions
     }
@@ -289,15 +305,13 @@ mod tests {
             let (hash, sealed, plaintext) = &versions[length - 1];
             assert!(length == 1 || sealed.len() < 1_000);
             assert_eq!(opener.open(&secrets(), ChunkKind::Data, hash, &chain).unwrap(), *plaintext);
-            let mut room = vec![0; plaintext.len()];
-            opener.open_into(&secrets(), ChunkKind::Data, hash, &chain, &mut room).unwrap();
-            assert_eq!(room, *plaintext);
-            let all = opener.open_all(&secrets(), hash, &chain).unwrap();
+            assert_eq!(opener.plaintext(), plaintext);
+            let all = opener.open_all(hash, &chain).unwrap();
             let expected = versions[..length].iter().rev();
             assert!(
-                all.iter().zip(expected).all(|(one, (hash, _, plain))| one.hash == *hash && one.plaintext == plain)
+                all.iter().zip(expected).all(|(one, (hash, _, plain))| one.hash == *hash && one.plaintext == *plain)
             );
-            assert_eq!(all.len(), length);
+            assert!(all.len() == length && all.iter().all(|one| one.verify(&secrets()).is_ok()));
         }
     }
 
@@ -306,7 +320,7 @@ mod tests {
         let (versions, strangers) = (versions(3, &[]), versions(3, &[]));
         let mut opener = ChunkOpener::new().unwrap();
         let sealed = |number: usize| &versions[number].1[..];
-        let mut open = |chain: &[&[u8]]| opener.open(&secrets(), ChunkKind::Data, &versions[2].0, chain);
+        let mut open = |chain: &[&[u8]]| opener.open(&secrets(), ChunkKind::Data, &versions[2].0, chain).map(drop);
         assert!(open(&[sealed(2), sealed(1), sealed(0)]).is_ok());
         for chain in [
             &[][..],
@@ -331,8 +345,10 @@ mod tests {
             (ZSTD, 16, bomb.clone()),
             (ZSTD, 1 << 21, bomb),
             (ZSTD, 4, b"1234".to_vec()),
-            (DELTA, 4, b"1234".to_vec()),
-            (DELTA, 4, [7; 40].to_vec()),
+            (PREFIXED, 4, b"1234".to_vec()),
+            (PREFIXED, 4, [7; 40].to_vec()),
+            (PATCH, 4, b"1234".to_vec()),
+            (PATCH, 4, [7; 40].to_vec()),
             (9, 4, b"1234".to_vec()),
         ] {
             // Its hash fits what it opens to: only the body is wrong.
@@ -344,10 +360,49 @@ mod tests {
         assert!(matches!(opened(&hash, vec![0; BODY_HEAD - 1]), Err(ChunkError::Body)));
     }
 
-    /// What a body sealed under the key of `hash` opens to.
-    fn opened(hash: &ChunkHash, body: Vec<u8>) -> Result<Vec<u8>, ChunkError> {
+    #[test]
+    fn a_patch_that_lies_is_refused() {
+        let base = seal::random::<100>();
+        let base_hash = secrets().hash(ChunkKind::Data, &base);
+        let whole = ChunkSealer::new().unwrap().seal(&base_hash, &base, 1).unwrap().to_vec();
+        let mut plaintext = base;
+        plaintext[10..13].fill(7);
+        let hash = secrets().hash(ChunkKind::Data, &plaintext);
+        let frame = |bytes: &[u8]| zstd::bulk::compress(bytes, 1).unwrap();
+        let patch = |length: usize, places: &[u8], rest: &[u8]| {
+            let length = (length as u32).to_le_bytes();
+            let body = [&[PATCH, 100, 0, 0, 0], &base_hash.0[..], &length, places, rest].concat();
+            let chain = [sealed(&hash, body), whole.clone()];
+            ChunkOpener::new().unwrap().open(&secrets(), ChunkKind::Data, &hash, &chain).map(<[u8]>::to_vec)
+        };
+        let (places, bytes) = (frame(&[10, 3]), frame(&[7; 3]));
+        assert_eq!(patch(places.len(), &places, &bytes).unwrap(), plaintext);
+        for (places, bytes) in [
+            (frame(&[98, 3]), bytes.clone()),
+            (frame(&[10, 0]), frame(&[])),
+            (frame(&[0; 201]), frame(&[])),
+            (frame(&[10, 3]), frame(&[7; 2])),
+            (frame(&[10, 3]), frame(&[7; 4])),
+            (vec![1, 2, 3], bytes.clone()),
+            (places.clone(), vec![1, 2, 3]),
+        ] {
+            assert!(matches!(patch(places.len(), &places, &bytes), Err(ChunkError::Body)), "{places:?} {bytes:?}");
+        }
+        for length in [0, places.len() - 1, places.len() + 1, usize::MAX] {
+            assert!(matches!(patch(length, &places, &bytes), Err(ChunkError::Body)), "{length}");
+        }
+        assert!(matches!(patch(places.len(), &places, &frame(&[8; 3])), Err(ChunkError::Hash)));
+    }
+
+    /// A body sealed under the key of `hash`.
+    fn sealed(hash: &ChunkHash, body: Vec<u8>) -> Vec<u8> {
         let mut sealed = [vec![5; NONCE], body].concat();
         seal::seal_once(&hash.key().0, [5; NONCE], &associated(&hash.id()), &mut sealed, NONCE);
-        ChunkOpener::new().unwrap().open(&secrets(), ChunkKind::Data, hash, &[&sealed[..]])
+        sealed
+    }
+
+    /// What a body sealed under the key of `hash` opens to.
+    fn opened(hash: &ChunkHash, body: Vec<u8>) -> Result<Vec<u8>, ChunkError> {
+        ChunkOpener::new().unwrap().open(&secrets(), ChunkKind::Data, hash, &[sealed(hash, body)]).map(<[u8]>::to_vec)
     }
 }

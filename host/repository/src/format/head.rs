@@ -8,8 +8,8 @@ pub(crate) type Object = (String, u64, Digest);
 /// A backup that a head commits: its id, the indexes that its manifest needs, its keys' generation.
 pub(crate) type Committed = (BackupId, Vec<Digest>, u64);
 
-/// Incompatible feature: chunks that are deltas may be needed.
-pub(crate) const DELTAS: u64 = 1;
+/// Incompatible features: chunks that are deltas may be needed, of either encoding.
+pub(crate) const DELTAS: u64 = 1 | 2;
 /// Incompatible features that this version knows.
 pub(crate) const INCOMPATIBLE_KNOWN: u64 = DELTAS;
 /// Features compatible for reading that this version knows: none yet.

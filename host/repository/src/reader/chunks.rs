@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::elsewhere::Elsewhere;
 use super::windows::Windows;
-use crate::chunk::{ChunkError, ChunkHash, ChunkId, ChunkKind, ChunkSecrets};
+use crate::chunk::{ChunkCodec, ChunkError, ChunkHash, ChunkId, ChunkKind, ChunkSecrets};
 use crate::format::path;
 use crate::index::{IndexTable, Location};
 use crate::opener::ChunkOpener;
@@ -95,19 +95,17 @@ impl Chunks {
         self.place.committed(&path::pack(self.domain, pack), pack).await
     }
 
-    /// Opens a chunk that is as long as `plaintext`, given its sealed bytes and those of its bases.
-    pub(super) fn open_into(
-        &self,
-        opener: &mut ChunkOpener,
-        kind: ChunkKind,
-        hash: &ChunkHash,
-        chain: &[Bytes],
-        plaintext: &mut [u8],
-    ) -> Result<(), Error> {
+    /// Opens the leaf of an entry's tree, which is as long as its list says, given its sealed bytes and those of its bases. The opener has it then.
+    pub(super) fn open_leaf(&self, opener: &mut ChunkOpener, leaf: &Node, chain: &[Bytes]) -> Result<(), Error> {
         if chain.is_empty() {
-            return Err(Error::ChunkLost { id: hex::encode(hash.id().0) });
+            return Err(Error::ChunkLost { id: hex::encode(leaf.hash.id().0) });
         }
-        opener.open_into(&self.secrets, kind, hash, chain, plaintext).map_err(Error::broken(hash))
+        let opened = opener.open(&self.secrets, ChunkKind::Data, &leaf.hash, chain);
+        match opened.map(|plaintext| plaintext.len() as u64 == leaf.end - leaf.start) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::broken(&leaf.hash)(ChunkError::Length)),
+            Err(reason) => Err(Error::broken(&leaf.hash)(reason)),
+        }
     }
 
     /// Opens a chunk on the pool, of whatever length it is, given its sealed bytes and those of its bases.
@@ -118,8 +116,11 @@ impl Chunks {
         chain: Vec<Bytes>,
     ) -> Result<Bytes, Error> {
         let chunks = Arc::clone(self);
-        let opened = self.pool.run(move |codec| codec.opener.open(&chunks.secrets, kind, &hash, &chain)).await?;
-        Ok(Bytes::from(opened.map_err(Error::broken(&hash))?))
+        let open = move |codec: &mut ChunkCodec| {
+            let opened = codec.opener.open(&chunks.secrets, kind, &hash, &chain);
+            opened.map(Bytes::copy_from_slice)
+        };
+        self.pool.run(open).await?.map_err(Error::broken(&hash))
     }
 
     /// One list or table chunk, or a data chunk that is read for itself.

@@ -10,7 +10,6 @@ use tokio::sync::oneshot;
 use super::chunks::Chunks;
 use super::plan::{Fetches, Plan, Planned};
 use crate::Error;
-use crate::chunk::ChunkKind;
 use crate::tree::{Node, Tree};
 
 /// Plain bytes that are on their way at most, but for one chunk.
@@ -117,10 +116,8 @@ async fn open(chunks: Arc<Chunks>, mut fetches: Fetches, waiting: Vec<(Planned, 
         chunks.pool().submit(move |codec| {
             // Whoever went away does not want it any more.
             if !sender.is_closed() {
-                let mut plaintext = vec![0; planned.length()];
-                let opened =
-                    opener.open_into(&mut codec.opener, ChunkKind::Data, &planned.node.hash, &chain, &mut plaintext);
-                drop(sender.send(opened.map(|()| plaintext.into())));
+                let opened = opener.open_leaf(&mut codec.opener, &planned.node, &chain);
+                drop(sender.send(opened.map(|()| Bytes::copy_from_slice(codec.opener.plaintext()))));
             }
         });
     }

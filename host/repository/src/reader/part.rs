@@ -12,28 +12,16 @@ use bytes::Bytes;
 use super::chunks::Chunks;
 use super::plan::{Fetches, Plan, Planned};
 use crate::Error;
-use crate::chunk::ChunkKind;
 use crate::opener::ChunkOpener;
 use crate::tree::Tree;
 
 /// A thread's contexts and buffers for opening parts, one after the other.
-pub struct Opener {
-    opener: ChunkOpener,
-    plain: Vec<u8>,
-}
+pub struct Opener(ChunkOpener);
 
 impl Opener {
     /// Makes the contexts. Errors: the decompressor has no memory.
     pub fn new() -> Result<Self, Error> {
-        Ok(Self { opener: ChunkOpener::new().map_err(|_| Error::WorkerStopped)?, plain: Vec::new() })
-    }
-
-    /// Room for so many bytes, in the place of those before.
-    fn room(&mut self, length: usize) -> (&mut ChunkOpener, &mut [u8]) {
-        if self.plain.len() < length {
-            self.plain.resize(length, 0);
-        }
-        (&mut self.opener, &mut self.plain[..length])
+        ChunkOpener::new().map(Self).map_err(|_| Error::WorkerStopped)
     }
 }
 
@@ -71,27 +59,27 @@ impl PartReader {
         if self.range.is_empty() {
             return Ok(None);
         }
-        let (start, bytes) = match &mut self.source {
+        let Opener(opener) = opener;
+        let start = match &mut self.source {
             Source::Inline(bytes) => {
-                let (_, room) = opener.room(bytes.len());
-                room.copy_from_slice(bytes);
-                (0, &*room)
+                opener.put(bytes);
+                0
             }
             Source::Chunks { coming, fetches } => {
                 let planned = coming.front().ok_or(Error::WorkerStopped)?;
-                let (codec, room) = opener.room(planned.length());
                 let opened = match fetches.chain(planned).await {
-                    Ok(chain) => self.chunks.open_into(codec, ChunkKind::Data, &planned.node.hash, &chain, room),
+                    Ok(chain) => self.chunks.open_leaf(opener, &planned.node, &chain),
                     Err(error) => Err(error),
                 };
                 if let Err(reason) = opened {
-                    room.copy_from_slice(&self.chunks.look_elsewhere_for_leaf(&planned.node, reason).await?);
+                    opener.put(&self.chunks.look_elsewhere_for_leaf(&planned.node, reason).await?);
                 }
                 let start = planned.node.start;
                 coming.pop_front();
-                (start, &*room)
+                start
             }
         };
+        let bytes = opener.plaintext();
         let end = self.range.end.min(start + bytes.len() as u64);
         let piece = &bytes[(self.range.start - start) as usize..(end - start) as usize];
         self.range.start = end;

@@ -146,11 +146,6 @@ impl Run {
 }
 
 impl Planned {
-    /// Its plain bytes.
-    pub(super) fn length(&self) -> usize {
-        (self.node.end - self.node.start) as usize
-    }
-
     /// The depth of each chunk of its chain.
     pub(super) fn depths(&self) -> impl Iterator<Item = u8> {
         self.chain.iter().map(|(_, location)| location.depth)

@@ -14,11 +14,11 @@ use crate::place::Place;
 use crate::{Digest, Error};
 
 /// Bytes of a window.
-const WINDOW: u64 = 1 << 20;
+const WINDOW: u64 = 256 << 10;
 /// Ranges beyond this are worth a request of their own, in bytes.
-const SMALL: u64 = 256 << 10;
-/// Windows that are remembered; at most so many MiB are kept.
-const KEPT: usize = 8;
+const SMALL: u64 = 32 << 10;
+/// Windows that are remembered: deltas of many days come from as many packs by turns. At most 8 MiB are kept.
+const KEPT: usize = 32;
 
 type Cell = Arc<OnceCell<Bytes>>;
 

@@ -17,12 +17,13 @@ use super::delta::{Ancestor, Changed, Origin, choose};
 use super::held::Held;
 use super::packer::Packer;
 use super::pressure::Pressure;
-use crate::chunk::{ChunkCodec, ChunkHash, ChunkId, ChunkKind, ChunkSecrets};
+use crate::chunk::{ChunkCodec, ChunkError, ChunkHash, ChunkId, ChunkKind, ChunkSecrets};
 use crate::format::head::Object;
 use crate::format::index::Index;
 use crate::format::path;
 use crate::index::IndexTable;
 use crate::keyring::DomainKeys;
+use crate::opener::{ChunkOpener, Version};
 use crate::pack::{Base, Pack, PackBuilder};
 use crate::reader::{BackupReader, Chain};
 use crate::repository::Repository;
@@ -278,23 +279,37 @@ impl Pipeline {
     ) -> Result<(), Error> {
         let Some(chain) = chain else { return self.keep(codec, hash, plaintext) };
         let ChunkCodec { sealer, opener } = codec;
-        let versions = match opener.open_all(&self.secrets, &chain.hash, &chain.sealed) {
-            Ok(versions) => versions,
+        let chosen = match self.choose(opener, plaintext, &chain) {
+            Ok(chosen) => chosen,
             Err(reason) => {
                 tracing::warn!(chunk = ?chain.hash, %reason, "an earlier version does not open: storing its successor whole");
-                return self.keep(codec, hash, plaintext);
+                None
             }
         };
-        let known: Vec<_> = chain.depths.iter().copied().zip(versions.iter().map(|one| one.plaintext)).collect();
-        let Some(number) = choose(plaintext, &known) else { return self.keep(codec, hash, plaintext) };
-        let base = &versions[number];
+        let Some((base, depth)) = chosen else { return self.keep(codec, hash, plaintext) };
         let sealed = sealer
-            .seal_delta(hash, plaintext, (&base.hash, base.plaintext), self.pressure.level())
+            .seal_delta(hash, plaintext, (&base.hash, &base.plaintext), self.pressure.level())
             .map_err(Error::broken(hash))?;
         // What it stands on is held as well.
         self.claim(base.hash.id())?;
-        self.pack(hash.id(), sealed, Some(Base { id: base.hash.id(), depth: chain.depths[number] + 1 }));
+        self.pack(hash.id(), sealed, Some(Base { id: base.hash.id(), depth: depth + 1 }));
         Ok(())
+    }
+
+    /// The version of a chain that a chunk becomes a delta to, and its depth.
+    fn choose(
+        &self,
+        opener: &mut ChunkOpener,
+        plaintext: &[u8],
+        chain: &Chain,
+    ) -> Result<Option<(Version, u8)>, ChunkError> {
+        let mut versions = opener.open_all(&chain.hash, &chain.sealed)?;
+        let known: Vec<_> =
+            chain.depths.iter().copied().zip(versions.iter().map(|one| one.plaintext.as_slice())).collect();
+        let Some(number) = choose(plaintext, &known) else { return Ok(None) };
+        let chosen = versions.swap_remove(number);
+        chosen.verify(&self.secrets)?;
+        Ok(Some((chosen, chain.depths[number])))
     }
 
     /// Compresses, seals and packs a whole chunk.

@@ -7,9 +7,7 @@ use holdfast_repository::{BackupReader, BackupRecord, ContentClass, Opener, Repo
 
 use crate::deltas::days;
 use crate::parts::in_parts;
-use crate::setting::{Appliance, Files, noise, read, run};
-
-const CHUNK: usize = 64 << 10;
+use crate::setting::{Appliance, CHUNK, Files, noise, read, run};
 
 /// A backup's reader here, which looks at these places too.
 async fn reader(here: &Appliance, record: &BackupRecord, others: &[Repository]) -> BackupReader {

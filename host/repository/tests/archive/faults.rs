@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use holdfast_repository::{ContentClass, Repository, SharedKeyring};
 
-use crate::setting::{Appliance, Files, file, files, noise, read, record, run};
+use crate::setting::{Appliance, CHUNK, Files, file, files, noise, read, record, run};
 
 #[test]
 fn a_kill_at_any_operation_leaves_no_incomplete_backup() {
@@ -111,7 +111,7 @@ fn damage_of_any_object_is_found() {
         let appliance = Appliance::new().await;
         let mut contents = files(1);
         // Long enough for a list chunk.
-        contents.insert("long".into(), (ContentClass::Pages(8192), noise(7, 20 * 65_536)));
+        contents.insert("long".into(), (ContentClass::Pages(8192), noise(7, 20 * CHUNK)));
         let record = appliance.back_up(&contents).await.unwrap();
         // What indexes say, packs say too: `check` looks after those.
         for part in ["repository.json", "/packs/", "/manifest", "/keys.", "/heads/"] {

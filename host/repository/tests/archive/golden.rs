@@ -1,9 +1,9 @@
-//! The golden repository of format 1: what was stored once is read for ever, and each kind of damage in it is told in the same words.
+//! The golden repositories of format 1: what was stored once is read for ever, and each kind of damage in it is told in the same words.
 //!
-//! `tests/fixtures/format-1` holds three backups of an organization, the later ones deltas of depths 1 and 2, one of them held; one that was deleted and whose
+//! Each of `tests/fixtures/format-1*` holds three backups of an organization, the later ones deltas of depths 1 and 2, one of them held; one that was deleted and whose
 //! packs are condemned; slots of a tenant's own; organization keys and a signing key that were rotated; and a backup of the system domain. Beside it lie the
 //! two kits that open it, `contents` with the digest of every entry, and `damages`: which byte is flipped, and what opening, checking and restoring say
-//! then. [`make`] made all of it; a fixture is never made anew once its version is out.
+//! then. [`make`] made all of it; a fixture is never made anew. The deltas of the first have the encoding 2, those of the second are patches.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,17 +22,20 @@ use crate::setting::{Appliance, Files, damages, losers, noise, read, run};
 /// Its backups that live, each the parent of the next.
 const NAMES: [&str; 3] = ["whole", "delta", "delta-of-delta"];
 
-fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/format-1")
+/// What was stored, in the order of time.
+const FIXTURES: [&str; 2] = ["format-1", "format-1-patches"];
+
+fn fixtures() -> [PathBuf; 2] {
+    FIXTURES.map(|name| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name))
 }
 
-fn kit(name: &str) -> RecoveryKit {
-    RecoveryKit::parse(&fs::read_to_string(fixture().join(name)).unwrap()).unwrap()
+fn kit(fixture: &Path, name: &str) -> RecoveryKit {
+    RecoveryKit::parse(&fs::read_to_string(fixture.join(name)).unwrap()).unwrap()
 }
 
-/// The fixture's objects.
-fn stored() -> Arc<Memory> {
-    let (memory, root) = (Memory::new(), fixture().join("repository"));
+/// A fixture's objects.
+fn stored(fixture: &Path) -> Arc<Memory> {
+    let (memory, root) = (Memory::new(), fixture.join("repository"));
     let mut pending = vec![root.clone()];
     while let Some(directory) = pending.pop() {
         for entry in fs::read_dir(directory).unwrap() {
@@ -48,9 +51,9 @@ fn stored() -> Arc<Memory> {
     memory
 }
 
-/// The fixture as its owner opens it, and the organization's domain.
-async fn opened(storage: Arc<Memory>) -> Result<(Repository, DomainId), holdfast_repository::Error> {
-    let keyring = recover_keyring(storage.clone(), &kit("alice.key"), false).await?;
+/// A fixture as its owner opens it, and the organization's domain.
+async fn opened(fixture: &Path, storage: Arc<Memory>) -> Result<(Repository, DomainId), holdfast_repository::Error> {
+    let keyring = recover_keyring(storage.clone(), &kit(fixture, "alice.key"), false).await?;
     let domain = keyring.domain_of("acme").unwrap();
     let repository = Repository::open_read_only(storage.clone(), SharedKeyring::new(keyring)).await?;
     Ok((repository.with_clock(Clock::of(move || storage.now_ms())), domain))
@@ -66,10 +69,10 @@ async fn contents(reader: &BackupReader) -> Result<BTreeMap<String, Digest>, hol
     Ok(found)
 }
 
-/// The same as the fixture tells it: of each backup, by name.
-fn told_contents() -> BTreeMap<String, BTreeMap<String, Digest>> {
+/// The same as a fixture tells it: of each backup, by name.
+fn told_contents(fixture: &Path) -> BTreeMap<String, BTreeMap<String, Digest>> {
     let mut told = BTreeMap::<String, BTreeMap<String, Digest>>::new();
-    for line in fs::read_to_string(fixture().join("contents")).unwrap().lines() {
+    for line in fs::read_to_string(fixture.join("contents")).unwrap().lines() {
         let [backup, path, digest] = line.split('\t').collect::<Vec<_>>().try_into().unwrap();
         told.entry(backup.into()).or_default().insert(path.into(), digest.parse().unwrap());
     }
@@ -78,52 +81,60 @@ fn told_contents() -> BTreeMap<String, BTreeMap<String, Digest>> {
 
 #[test]
 fn what_format_1_stored_is_read_whole() {
-    run(async {
-        let storage = stored();
-        let (repository, domain) = opened(storage.clone()).await.unwrap();
-        assert_eq!(damages(&repository, domain).await, []);
-        let backups = repository.backups(domain).await.unwrap();
-        let told = told_contents();
-        assert_eq!(backups.len(), 3);
-        for record in &backups {
-            let reader = repository.open_backup(domain, record.backup).await.unwrap();
-            assert_eq!(contents(&reader).await.unwrap(), told[&record.name], "{}", record.name);
-        }
-        let mut losers = losers(&repository, domain, &storage).await;
-        losers.retain(|count| *count > 0);
-        losers.sort_unstable();
-        assert_eq!(losers, [1, 2, 3], "a delta to a delta, a delta, and what they stand on");
-        let holds = repository.holds(domain).await.unwrap();
-        let held = backups.iter().find(|record| record.name == "delta").unwrap();
-        assert_eq!(holds.keys().collect::<Vec<_>>(), [&held.backup]);
-        let waits = repository.prune(domain, PruneOptions { dry_run: true, now: false }, &|_, _, _| {}).await.unwrap();
-        assert!(waits.kept[&Why::Condemned].tally.objects > 3, "{waits:?}");
-    });
+    fixtures().iter().for_each(|fixture| run(is_read_whole(fixture)));
+}
+
+async fn is_read_whole(fixture: &Path) {
+    let storage = stored(fixture);
+    let (repository, domain) = opened(fixture, storage.clone()).await.unwrap();
+    assert_eq!(damages(&repository, domain).await, []);
+    let backups = repository.backups(domain).await.unwrap();
+    let told = told_contents(fixture);
+    assert_eq!(backups.len(), 3);
+    for record in &backups {
+        let reader = repository.open_backup(domain, record.backup).await.unwrap();
+        assert_eq!(contents(&reader).await.unwrap(), told[&record.name], "{}", record.name);
+    }
+    let mut losers = losers(&repository, domain, &storage).await;
+    losers.retain(|count| *count > 0);
+    losers.sort_unstable();
+    assert_eq!(losers, [1, 2, 3], "a delta to a delta, a delta, and what they stand on");
+    let holds = repository.holds(domain).await.unwrap();
+    let held = backups.iter().find(|record| record.name == "delta").unwrap();
+    assert_eq!(holds.keys().collect::<Vec<_>>(), [&held.backup]);
+    let waits = repository.prune(domain, PruneOptions { dry_run: true, now: false }, &|_, _, _| {}).await.unwrap();
+    assert!(waits.kept[&Why::Condemned].tally.objects > 3, "{waits:?}");
 }
 
 #[test]
 fn a_tenant_of_format_1_reads_its_own_backups() {
-    run(async {
-        let storage = stored();
-        let keyring = recover_keyring(storage.clone(), &kit("tenant.key"), false).await.unwrap();
-        assert!(keyring.is_tenants());
-        let domain = keyring.domains()[0];
-        let repository = Repository::open_read_only(storage, SharedKeyring::new(keyring)).await.unwrap();
-        for record in repository.backups(domain).await.unwrap() {
-            let reader = repository.open_backup(domain, record.backup).await.unwrap();
-            assert_eq!(contents(&reader).await.unwrap(), told_contents()[&record.name]);
-        }
-    });
+    fixtures().iter().for_each(|fixture| run(a_tenant_reads(fixture)));
+}
+
+async fn a_tenant_reads(fixture: &Path) {
+    let storage = stored(fixture);
+    let keyring = recover_keyring(storage.clone(), &kit(fixture, "tenant.key"), false).await.unwrap();
+    assert!(keyring.is_tenants());
+    let domain = keyring.domains()[0];
+    let repository = Repository::open_read_only(storage, SharedKeyring::new(keyring)).await.unwrap();
+    for record in repository.backups(domain).await.unwrap() {
+        let reader = repository.open_backup(domain, record.backup).await.unwrap();
+        assert_eq!(contents(&reader).await.unwrap(), told_contents(fixture)[&record.name]);
+    }
 }
 
 #[test]
 fn another_program_reads_what_format_1_stored_and_refuses_what_is_damaged() {
-    let (scratch, fixture) = (tempfile::tempdir().unwrap(), fixture());
+    fixtures().iter().for_each(|fixture| another_program_reads(fixture));
+}
+
+fn another_program_reads(fixture: &Path) {
+    let scratch = tempfile::tempdir().unwrap();
     let reader = Reader::new(&fixture.join("repository"), &fixture.join("alice.key")).unwrap();
     let listed = reader.list().unwrap();
     assert_eq!(listed.len(), 4, "three of the organization's, and the catalog's");
     for (backup, name) in &listed {
-        let Some(told) = told_contents().remove(name.rsplit('/').next().unwrap()) else { continue };
+        let Some(told) = told_contents(fixture).remove(name.rsplit('/').next().unwrap()) else { continue };
         let out = scratch.path().join(backup);
         reader.extract(backup, &out).unwrap();
         for (path, digest) in told {
@@ -135,7 +146,7 @@ fn another_program_reads_what_format_1_stored_and_refuses_what_is_damaged() {
     let copied = std::process::Command::new("cp").arg("-r").arg(fixture.join("repository")).arg(&copy).status();
     assert!(copied.unwrap().success());
     let reader = Reader::new(&copy, &fixture.join("alice.key")).unwrap();
-    for damage in Flipped::told() {
+    for damage in Flipped::told(fixture) {
         let (path, sound) = (copy.join(&damage.path), fs::read(copy.join(&damage.path)).unwrap());
         let mut bytes = sound.clone();
         bytes[damage.offset] ^= 1;
@@ -175,8 +186,8 @@ const KINDS: [(&str, &str, usize, usize); 11] = [
 ];
 
 impl Flipped {
-    fn told() -> Vec<Self> {
-        let text = fs::read_to_string(fixture().join("damages")).unwrap();
+    fn told(fixture: &Path) -> Vec<Self> {
+        let text = fs::read_to_string(fixture.join("damages")).unwrap();
         let mut blocks = Vec::new();
         for block in text.trim_end().split("\n\n") {
             let mut lines = block.lines().map(|line| line.split_once(": ").unwrap().1.to_owned());
@@ -201,16 +212,16 @@ impl Flipped {
     }
 
     /// Flips the bit in a copy, and asks.
-    async fn ask(kind: &str, path: &str, offset: usize) -> Self {
-        let damaged = stored();
+    async fn ask(fixture: &Path, kind: &str, path: &str, offset: usize) -> Self {
+        let damaged = stored(fixture);
         damaged.change(path, |bytes| bytes[offset] ^= 1);
         let said = |error: holdfast_repository::Error| format!("{}: {error}", error.code());
-        let (opening, checking, restoring) = match opened(damaged).await {
+        let (opening, checking, restoring) = match opened(fixture, damaged).await {
             Err(error) => (said(error), "is not reached".to_owned(), "is not reached".to_owned()),
             Ok((repository, domain)) => {
                 let found = damages(&repository, domain).await;
                 let found: Vec<String> = found.iter().map(|one| format!("{}: {}", one.code, one.detail)).collect();
-                let restored = restore(&repository, domain).await;
+                let restored = restore(fixture, &repository, domain).await;
                 (WORKS.to_owned(), found.join(" | "), restored.map_or_else(said, |()| WORKS.to_owned()))
             }
         };
@@ -219,25 +230,27 @@ impl Flipped {
 }
 
 /// Reads the newest backup and its component, as a restore does.
-async fn restore(repository: &Repository, domain: DomainId) -> Result<(), holdfast_repository::Error> {
+async fn restore(fixture: &Path, repository: &Repository, domain: DomainId) -> Result<(), holdfast_repository::Error> {
     let backups = repository.backups(domain).await?;
     let record = backups.iter().find(|record| record.name == NAMES[2]).unwrap();
     let reader = repository.open_backup(domain, record.backup).await?;
-    assert_eq!(contents(&reader).await?, told_contents()[&record.name], "other bytes were delivered");
+    assert_eq!(contents(&reader).await?, told_contents(fixture)[&record.name], "other bytes were delivered");
     repository.component(record.component).await.map(drop)
 }
 
 #[test]
 fn each_kind_of_damage_is_told_in_its_own_words() {
-    run(async {
-        let told = Flipped::told();
-        assert!(told.iter().map(|one| one.kind.as_str()).eq(KINDS.map(|(kind, ..)| kind)));
-        for one in told {
-            assert_eq!(Flipped::ask(&one.kind, &one.path, one.offset).await, one);
-            let is_told = one.opening != WORKS || !one.checking.is_empty();
-            assert!(is_told, "{} goes unseen", one.path);
-        }
-    });
+    fixtures().iter().for_each(|fixture| run(each_damage_is_told(fixture)));
+}
+
+async fn each_damage_is_told(fixture: &Path) {
+    let told = Flipped::told(fixture);
+    assert!(told.iter().map(|one| one.kind.as_str()).eq(KINDS.map(|(kind, ..)| kind)));
+    for one in told {
+        assert_eq!(Flipped::ask(fixture, &one.kind, &one.path, one.offset).await, one);
+        let is_told = one.opening != WORKS || !one.checking.is_empty();
+        assert!(is_told, "{} goes unseen", one.path);
+    }
 }
 
 /// A table whose pages change a little each time, a stream, and what lies in its record; of the first, which is deleted, something else.
@@ -259,12 +272,12 @@ fn files(number: usize) -> Files {
     ])
 }
 
-/// Makes the fixture, where there is none: `cargo test --release --workspace --test archive golden::make -- --ignored`.
+/// Makes the newest fixture, where there is none: `cargo test --release --workspace --test archive golden::make -- --ignored`.
 #[test]
-#[ignore = "run by hand, once a format: it writes the fixture"]
+#[ignore = "run by hand, once for each encoding: it writes a fixture"]
 fn make() {
     run(async {
-        let fixture = fixture();
+        let [.., fixture] = fixtures();
         assert!(!fixture.exists(), "{} exists; a fixture is never made twice", fixture.display());
         let (mut alice, mut tenant) = (RecoveryKit::generate(), RecoveryKit::generate());
         let keyring = Keyring::generate().with_domain("acme").with_recipient("alice", &alice.recipient(), 1).unwrap();
@@ -305,12 +318,12 @@ fn make() {
         fs::write(fixture.join("alice.key"), alice.to_text().as_bytes()).unwrap();
         fs::write(fixture.join("tenant.key"), tenant.to_text().as_bytes()).unwrap();
         fs::write(fixture.join("contents"), told).unwrap();
-        fs::write(fixture.join("damages"), told_damages(&here).await).unwrap();
+        fs::write(fixture.join("damages"), told_damages(&fixture, &here).await).unwrap();
     });
 }
 
 /// One damage of each kind, of what the newest backup needs.
-async fn told_damages(here: &Appliance) -> String {
+async fn told_damages(fixture: &Path, here: &Appliance) -> String {
     let newest = here.repository.backups(here.domain).await.unwrap().into_iter().find(|one| one.name == NAMES[2]);
     let (domain, backup) = (here.domain.to_string(), newest.unwrap().backup.to_string());
     let mut told = Vec::new();
@@ -323,7 +336,7 @@ async fn told_damages(here: &Appliance) -> String {
         let mut found = Vec::new();
         for path in candidates {
             let length = here.storage.objects.lock().unwrap()[&path].len();
-            found.push(Flipped::ask(kind, &path, length * behind / parts).await);
+            found.push(Flipped::ask(fixture, kind, &path, length * behind / parts).await);
         }
         // Of what is condemned nobody takes notice.
         let of_use = |one: &Flipped| one.opening != WORKS || !one.checking.is_empty();

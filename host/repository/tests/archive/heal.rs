@@ -10,9 +10,7 @@ use holdfast_repository::{
 use crate::check::damages;
 use crate::deltas::days;
 use crate::memory::Memory;
-use crate::setting::{Appliance, Files, files, noise, run};
-
-const CHUNK: usize = 64 << 10;
+use crate::setting::{Appliance, CHUNK, Files, files, noise, run};
 
 impl Appliance {
     /// Another target of the same repository that holds these backups.

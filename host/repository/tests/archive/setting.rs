@@ -191,10 +191,13 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
+/// Bytes of a chunk of pages.
+pub const CHUNK: usize = 256 << 10;
+
 /// Files of every class and awkward length.
 pub fn files(seed: u64) -> Files {
     let mut files = Files::new();
-    for (number, length) in [0, 1, 511, 512, 513, 8192, 65_535, 65_536, 65_537, 300_000].into_iter().enumerate() {
+    for (number, length) in [0, 1, 511, 512, 513, 8192, CHUNK - 1, CHUNK, CHUNK + 1, 300_000].into_iter().enumerate() {
         let bytes = noise(seed + number as u64, length);
         files.insert(format!("base/{length}"), (ContentClass::Pages(8192), bytes.clone()));
         files.insert(format!("stream/{length}"), (ContentClass::Bytes, bytes));
