@@ -298,11 +298,19 @@ def decompress_within(frame: bytes, limit: int, prefix: bytes | None) -> bytes:
     if prefix is not None:
         dictionary = zstandard.ZstdCompressionDict(prefix, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
     try:
-        require(zstandard.frame_content_size(frame) <= limit, "its frame is longer than its chunk allows")
+        told = zstandard.frame_content_size(frame)
+        require(told <= limit, "its frame is longer than its chunk allows")
         decompressor = zstandard.ZstdDecompressor(dict_data=dictionary)
-        return decompressor.decompress(frame, max_output_size=limit, allow_extra_data=False)
+        if told == 0:
+            # The function for whole frames looks no further than at this length.
+            nothing = decompressor.decompressobj()
+            require(nothing.decompress(frame) == b"" and nothing.eof and not nothing.unused_data, "its frame lies")
+            return b""
+        plain = decompressor.decompress(frame, max_output_size=max(limit, 1), allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise Refused(f"it cannot be decompressed: {error}") from error
+    require(len(plain) <= limit, "its frame is longer than its chunk allows")
+    return plain
 
 
 def patched(body: bytes, length: int, base: bytes) -> bytes:
@@ -310,7 +318,7 @@ def patched(body: bytes, length: int, base: bytes) -> bytes:
     require(len(body) >= 4, "it is cut short")
     (first,) = struct.unpack_from("<I", body)
     require(first <= len(body) - 4, "it is cut short")
-    places = list(read_places(decompress_within(body[4 : 4 + first], 2 * length, None), length))
+    places = list(read_places(decompress_within(body[4 : 4 + first], length // 2 + 2, None), length))
     old = b"".join(base[start:end] for start, end in places)
     new = decompress(body[4 + first :], sum(end - start for start, end in places), base + old)
     plain, source = bytearray(base[:length].ljust(length, b"\0")), io.BytesIO(new)
@@ -332,6 +340,7 @@ def read_places(encoded: bytes, length: int) -> Iterator[tuple[int, int]]:
     require(group == 0 and len(numbers) % 2 == 0, "its places are cut short")
     end = 0
     for skipped, size in zip(numbers[::2], numbers[1::2]):
+        require(skipped > 0 or end == 0, "one of its places is a part of the one before")
         start, end = end + skipped, end + skipped + size
         require(start < end <= length, "one of its places is empty or beyond its end")
         yield start, end

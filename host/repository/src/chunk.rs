@@ -18,6 +18,8 @@ pub(crate) const DELTA_HEAD: usize = BODY_HEAD + 32;
 pub(crate) const DEPTH_MAX: u8 = 8;
 /// Most bytes that sealing adds to a plaintext.
 pub(crate) const OVERHEAD: usize = NONCE + BODY_HEAD + TAG;
+/// The lowest level at which zstd looks at all of a prefix as long as a chunk of pages and what changed of it.
+const PREFIX_LEVEL: i32 = 2;
 const ASSOCIATED: &[u8] = b"holdfast v1 chunk";
 
 pub(crate) const RAW: u8 = 0;
@@ -206,7 +208,7 @@ impl Patch {
         self.prefix.extend(base);
         places.append_old(&mut self.prefix);
         // A context of its own, because it borrows the prefix; it is gone before the prefix is.
-        let mut compressor = zstd::bulk::Compressor::new(level)?;
+        let mut compressor = zstd::bulk::Compressor::new(level.max(PREFIX_LEVEL))?;
         compressor.context_mut().ref_prefix(&self.prefix).map_err(zstd_failure)?;
         compress(&mut compressor, &self.bytes, &mut self.compressed)
     }

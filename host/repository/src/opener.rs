@@ -126,7 +126,7 @@ impl ChunkOpener {
             }
             ZSTD => {
                 make_room(&mut self.plain, length);
-                self.decompressor.decompress(&mut self.plain, encoded).map_err(|_| ChunkError::Body)?;
+                decompress(&mut self.decompressor, &mut self.plain, encoded)?;
             }
             PREFIXED => {
                 make_room(&mut self.bytes, length);
@@ -146,7 +146,10 @@ impl ChunkOpener {
         let frames = frames.split_at_checked(u32::from_le_bytes(*first) as usize);
         let (first, second) = frames.ok_or(ChunkError::Body)?;
         make_room(bytes, Places::encoded_max(length));
-        decompressor.decompress(bytes, first).map_err(|_| ChunkError::Body)?;
+        decompress(decompressor, bytes, first)?;
+        if bytes.len() > Places::encoded_max(length) {
+            return Err(ChunkError::Body);
+        }
         places.decode(bytes, length).map_err(|_| ChunkError::Body)?;
 
         let base = plain.len();
@@ -203,6 +206,20 @@ fn make_room(buffer: &mut Vec<u8>, length: usize) {
     buffer.reserve(length);
 }
 
+/// Decompresses a frame into the room that was made for it, or a little beyond: who asks compares the length.
+fn decompress(decompressor: &mut DCtx<'static>, room: &mut Vec<u8>, frame: &[u8]) -> Result<(), ChunkError> {
+    must_be_one_frame(frame)?;
+    decompressor.decompress(room, frame).map(drop).map_err(|_| ChunkError::Body)
+}
+
+/// zstd takes none, and several, for as many bytes as they give.
+fn must_be_one_frame(frame: &[u8]) -> Result<(), ChunkError> {
+    match zstd::zstd_safe::find_frame_compressed_size(frame) {
+        Ok(length) if length == frame.len() => Ok(()),
+        _ => Err(ChunkError::Body),
+    }
+}
+
 /// Decompresses a frame that was made with a prefix. What the prefix is to zstd, it is to it as a dictionary too, and that
 /// needs no context of its own, which would cost more than the rest. But for a prefix that begins like a dictionary of zstd's making: it would
 /// be taken for one.
@@ -212,6 +229,7 @@ fn decompress_with(
     room: &mut Vec<u8>,
     frame: &[u8],
 ) -> Result<(), ChunkError> {
+    must_be_one_frame(frame)?;
     let decoded = if prefix.starts_with(&DICTIONARY) {
         let no_memory = || ChunkError::Compression(std::io::ErrorKind::OutOfMemory.into());
         let mut context = DCtx::try_create().ok_or_else(no_memory)?;
@@ -380,11 +398,14 @@ mod tests {
         for (places, bytes) in [
             (frame(&[98, 3]), bytes.clone()),
             (frame(&[10, 0]), frame(&[])),
-            (frame(&[0; 201]), frame(&[])),
+            (frame(&[0, 1, 0x80, 0, 1].repeat(11)), frame(&[])),
             (frame(&[10, 3]), frame(&[7; 2])),
             (frame(&[10, 3]), frame(&[7; 4])),
             (vec![1, 2, 3], bytes.clone()),
             (places.clone(), vec![1, 2, 3]),
+            ([&places[..], &frame(&[])].concat(), bytes.clone()),
+            (places.clone(), [&bytes[..], &frame(&[])].concat()),
+            (vec![], bytes.clone()),
         ] {
             assert!(matches!(patch(places.len(), &places, &bytes), Err(ChunkError::Body)), "{places:?} {bytes:?}");
         }

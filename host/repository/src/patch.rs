@@ -1,6 +1,7 @@
 //! Patches (FORMAT §3): a chunk as what differs from its base at the same offsets.
 //!
-//! Pages of a database change in many small places. What lies between those is neither stored nor decoded: it is copied from the base.
+//! Pages of a database change in many small places. What lies between those is neither stored nor decoded: it stays as it
+//! was in the base.
 
 use std::ops::Range;
 
@@ -13,7 +14,7 @@ const BLOCK: usize = 16;
 /// Most places are a few bytes long: so many are copied in one register, which takes a fraction of what a call takes.
 const WORD: usize = 8;
 
-/// Where a chunk differs from its base: ranges of its bytes, in order, none of them empty.
+/// Where a chunk differs from its base: ranges of its bytes, in order, none of them empty, none touching the next.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Places(Vec<Range<usize>>);
 
@@ -29,7 +30,11 @@ impl Places {
             places.extend((start < end).then_some(start..end));
             at = end;
         }
-        places.extend((common < new.len()).then_some(common..new.len()));
+        match places.last_mut() {
+            _ if common == new.len() => {}
+            Some(last) if common < last.end + GAP => last.end = new.len(),
+            _ => places.push(common..new.len()),
+        }
         Self(places)
     }
 
@@ -50,8 +55,9 @@ impl Places {
         while !encoded.is_empty() {
             let start = at + take(&mut encoded)?;
             let end = start + take(&mut encoded)?;
-            if start == end || end > length {
-                return Err(Malformed("a place of a patch is empty or beyond its chunk"));
+            let touches = start == at && !self.0.is_empty();
+            if touches || start == end || end > length {
+                return Err(Malformed("a place of a patch is empty, beyond its chunk, or no place of its own"));
             }
             self.0.push(start..end);
             at = end;
@@ -59,9 +65,10 @@ impl Places {
         Ok(())
     }
 
-    /// Longest stored form for a chunk of so many bytes: no integer is longer than what it counts, or one byte where that is nothing.
+    /// Longest stored form for a chunk of so many bytes, which bounds what a patch that lies costs. Two integers of a byte
+    /// tell of seven bytes at least ([`GAP`]), but for the first two.
     pub(crate) fn encoded_max(length: usize) -> usize {
-        2 * length
+        length / 2 + 2
     }
 
     /// Bytes at the places.
@@ -170,6 +177,9 @@ mod tests {
         }
         let places = Places::between(&old, &new);
         assert_eq!(places, Places(vec![0..2, 100..107, 500..501, 507..508, 1_000..1_003]));
+        // The end of what grew is a part of what changed shortly before it.
+        new[995] = 1;
+        assert_eq!(Places::between(&old, &new).0.last(), Some(&(995..1_003)));
         let expected = [0, 2, 98, 7, 0x89, 3, 1, 6, 1, 0xec, 3, 3];
         assert_eq!(encoded(&places), expected);
         assert_eq!(places.total(), 14);
@@ -187,7 +197,8 @@ mod tests {
             &[10, 1],
             &[3],
             &[3, 0],
-            &[0, 2, 0, 9],
+            &[0, 2, 1, 8],
+            &[0, 2, 0, 2],
             &[3, 0x80],
             &[0xff, 0xff, 0xff, 0x7f, 1],
             &[0x80, 0x80, 0x80, 0x80, 0, 1],

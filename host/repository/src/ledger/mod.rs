@@ -190,9 +190,11 @@ impl Ledger {
         if is_same && self.pending.is_empty() && self.young.is_empty() {
             return Ok(());
         }
+        // What was counted since becomes one run, so the ones behind each other stay few.
+        let counted = self.pending.iter().map(|run| run.count).sum::<u64>() as usize + self.young.len();
+        let lengths: Vec<u64> = self.runs.iter().map(|run| run.count).collect();
+        let (first, records) = kept_as_they_are(&lengths, counted);
         let all: Vec<&Run<Held>> = self.runs.iter().chain(&self.pending).collect();
-        let lengths: Vec<u64> = all.iter().map(|run| run.count).collect();
-        let (first, records) = kept_as_they_are(&lengths, self.young.len());
         let account = Account {
             sequence: self.published.sequence + 1,
             looked_ms,
@@ -233,9 +235,21 @@ impl Ledger {
 impl Look<'_> {
     /// Whether refs name a chunk, or one that stands on it, directly or on another such delta.
     pub(crate) fn is_needed(&mut self, id: &ChunkId) -> Result<bool, Error> {
+        self.is_needed_by(id, |_| Ok(true))
+    }
+
+    /// The same, where of those that refs name only some count.
+    pub(crate) fn is_needed_by(
+        &mut self,
+        id: &ChunkId,
+        mut counts: impl FnMut(&ChunkId) -> Result<bool, Error>,
+    ) -> Result<bool, Error> {
         let Holders { is_in_refs, deltas: mut next } = self.ledger.holders(id, &mut self.near)?;
-        if is_in_refs || next.is_empty() {
-            return Ok(is_in_refs);
+        if is_in_refs && counts(id)? {
+            return Ok(true);
+        }
+        if next.is_empty() {
+            return Ok(false);
         }
         // Of copies one may stand on a chunk that itself, elsewhere, stands on the other.
         let mut seen = HashSet::from([*id]);
@@ -243,7 +257,7 @@ impl Look<'_> {
         while let Some(delta) = next.pop() {
             if seen.insert(delta) {
                 let Holders { is_in_refs, deltas } = self.ledger.holders(&delta, &mut others.near)?;
-                if is_in_refs {
+                if is_in_refs && counts(&delta)? {
                     return Ok(true);
                 }
                 next.extend(deltas);

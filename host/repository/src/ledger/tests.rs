@@ -360,3 +360,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn prunes_that_count_much_leave_few_runs() {
+    const MANY: u32 = 300_000;
+    assert!(MANY as usize > YOUNG_RECORDS);
+    let scratch = Scratch::new();
+    let mut ledger = scratch.open();
+    for prune in 1..=8 {
+        let chunks: Vec<u32> = (0..MANY).map(|number| u32::from(prune) * MANY + number).collect();
+        ledger.add(source(prune), refs(&chunks)).unwrap();
+        ledger.publish(BTreeSet::new(), 5).unwrap();
+        assert!(ledger.runs.len() <= 3, "{} after {prune}", ledger.runs.len());
+    }
+    assert!(is_needed(&ledger, MANY) && is_needed(&ledger, 9 * MANY - 1) && !is_needed(&ledger, 0));
+}

@@ -3,7 +3,7 @@
 //! What lives is not looked at, so nothing is concluded about it. A pack goes only if nothing in it is needed: neither named by the refs of a live backup, nor
 //! what a delta that is needed stands on, by any index that counts. So whatever chain of copies opens a chunk that a backup holds, no
 //! pack of it goes, or what is needed of that pack was moved as it is. Chunks that lie twice, and what a copy of a delta stands on that nobody reads, stay
-//! until everything is looked at again, as the first prune does and then one in thirty days ([`LOOK_MS`]).
+//! until everything is looked at again, as the first prune does and then, where anything comes or goes, one in thirty days ([`LOOK_MS`]).
 //!
 //! Invariant: when it is done, the ledger counts just what the newest state names as live, and every pack is looked at that holds a chunk which
 //! something let go since the last prune that came to its end, and which nothing needs.
@@ -234,7 +234,8 @@ impl Work<'_> {
             let is_needed = move |ledger: &mut Ledger| {
                 let mut look = ledger.look();
                 for record in index.iter().flat_map(|index| &index.records) {
-                    if look.is_needed(&record.id)? && table.known_chain(&record.id)?.is_none() {
+                    // A delta may have outlived its base, and be stored another way since.
+                    if look.is_needed_by(&record.id, |id| Ok(table.known_chain(id)?.is_none()))? {
                         return Ok(true);
                     }
                 }
@@ -278,7 +279,8 @@ impl Work<'_> {
         let Some(ledger) = &mut self.ledger else { return Ok(()) };
         let mut looked_ms = ledger.looked_ms();
         if self.is_whole {
-            looked_ms = self.now_ms;
+            // What condemned by the ledger, and had to look at everything after that, left to the next prune what only such a look finds.
+            looked_ms = if self.has_looked { self.now_ms } else { 0 };
             ledger.forget();
             let sources = self.sources()?;
             self.count_new(sources, false).await?;

@@ -34,6 +34,8 @@ pub(super) struct Work<'a> {
     pub(super) census: Census,
     /// All packs are looked at, and what lives is marked by the refs themselves; else those in which something died, as the ledger says.
     pub(super) is_whole: bool,
+    /// It was so when it was said what is dead.
+    pub(super) has_looked: bool,
     /// Backups whose chunks are marked by their refs.
     marked: BTreeSet<BackupId>,
     /// Who holds chunks; none where damaged packs are mended, or it cannot be opened.
@@ -85,6 +87,7 @@ impl<'a> Work<'a> {
             state: Arc::default(),
             census: Census::default(),
             is_whole: true,
+            has_looked: false,
             marked: BTreeSet::new(),
             ledger: None,
             table: IndexTable::default(),
@@ -191,6 +194,7 @@ impl<'a> Work<'a> {
     pub(super) async fn condemn(&mut self) -> Result<(), Error> {
         loop {
             self.follow().await?;
+            self.has_looked = self.is_whole;
             let dead: BTreeSet<Digest> = self.census.dead().map(|pack| pack.digest).collect();
             let sentence = self.sentence(dead).await?;
             if sentence.condemned.is_empty() && sentence.dropped.is_empty() {

@@ -16,7 +16,7 @@ use crate::{Digest, Error};
 /// Bytes of a window.
 const WINDOW: u64 = 256 << 10;
 /// Ranges beyond this are worth a request of their own, in bytes.
-const SMALL: u64 = 32 << 10;
+const SMALL: u64 = 64 << 10;
 /// Windows that are remembered: deltas of many days come from as many packs by turns. At most 8 MiB are kept.
 const KEPT: usize = 32;
 
