@@ -257,7 +257,7 @@ async fn each_damage_is_told(fixture: &Path) {
 fn files(number: usize) -> Files {
     let mut table = noise(1, 70_000);
     // Smaller changes each time, so that the delta to the newest version is the one that pays.
-    for (change, length) in (1..number).zip([600, 60]) {
+    for (change, length) in (1..number).zip([900, 30]) {
         for page in table.chunks_mut(8192).filter(|page| page.len() == 8192) {
             page[change * 1000..][..length].copy_from_slice(&noise(100 + change as u64, length));
         }
