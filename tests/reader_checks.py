@@ -41,6 +41,13 @@ FRAMES = {
 }
 
 
+def patch(places: bytes, new: bytes, prefix: bytes) -> bytes:
+    """The frames of a patch, and the length of the first."""
+    prefixed = zstandard.ZstdCompressionDict(prefix, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    first = zstandard.compress(places)
+    return struct.pack("<I", len(first)) + first + zstandard.ZstdCompressor(dict_data=prefixed).compress(new)
+
+
 def pseudorandom(length: int) -> bytes:
     """Bytes that do not compress, the same ones everywhere."""
     state, found = 12345, bytearray()
@@ -365,6 +372,31 @@ class Checks(unittest.TestCase):
                 with self.assertRaises(reader.Refused):
                     reader.decompress(frame + b"x", len(content), bytes(base))
 
+    def test_patches_tell_what_differs(self) -> None:
+        base = pseudorandom(1000)
+        plain = bytearray(base) + b"grown"
+        plain[3:6], plain[300:301] = b"new", b"x"
+        new = b"newxgrown"
+        places = bytes([3, 3, 0xA6, 2, 1, 0xBB, 5, 5])
+        body = patch(places, new, base + base[3:6] + base[300:301])
+        self.assertEqual(reader.patched(body, 1005, base), plain)
+        self.assertEqual(reader.patched(patch(b"", b"", base), 900, base), base[:900])
+        self.assertEqual(reader.patched(patch(b"", b"", base), 1002, base), base + bytes(2))
+        for wrong in (
+            body[:3],
+            body + b"x",
+            struct.pack("<I", len(body)) + body[4:],
+            patch(places[:-1], new, base),
+            patch(bytes([3, 0]), b"", base),
+            patch(bytes([3, 3, 0, 1]), b"newx", base),
+            patch(bytes([3, 3, 0xA6, 2, 1, 0xBB, 5, 6]), new + b"x", base),
+            patch(bytes([0x80, 0x80, 0x80, 0x80, 0, 1]), b"n", base),
+            patch(bytes([1, 1] * 253), bytes(253), base),
+            patch(places, new + b"x", base),
+        ):
+            with self.assertRaises(reader.Refused):
+                reader.patched(wrong, 1005, base)
+
     def test_a_delta_to_the_wrong_base_is_refused(self) -> None:
         first, other = (self.writer.chunk(os.urandom(4096), self.writer.data) for _ in range(2))
         content = self.writer.plain[first][:-1] + b"x"
@@ -488,7 +520,7 @@ class Checks(unittest.TestCase):
 
     def test_unknown_features_are_refused(self) -> None:
         for field, value, words in (
-            (6, 2, "unknown features"),
+            (6, 4, "unknown features"),
             (12, 2, "needs generation 2"),
             (99, 0, "unknown key 99"),
         ):

@@ -88,6 +88,15 @@ fn a_service_that_shows_an_older_state_is_refused_and_told() -> Result {
     let older = S3Server::start(&setting.workdir.join("older"))?;
     copy_bucket(setting.s3.root(), older.root())?;
     setting.appliance.back_up(INSTANCE, "all")?;
+    // The catalog follows, and is copied too.
+    wait_until("nothing is on its way any more", PATIENCE, || {
+        let jobs = setting.appliance.list(&["job", "list"])?;
+        let is_busy = jobs.iter().any(|job| {
+            (job["kind"] == "export" || job["kind"] == "replicate")
+                && (job["state"] == "Queued" || job["state"] == "Running")
+        });
+        Ok((!is_busy).then_some(()))
+    })?;
     let heads = heads(&setting.s3)?;
 
     let reads = |asked: &Asked| asked.is_reading() || asked.is_listing();
