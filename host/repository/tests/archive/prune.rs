@@ -455,15 +455,21 @@ fn a_prune_reads_what_died_and_not_what_lives() {
     });
 }
 
+/// Backups of the second and third files, after prunes that counted them and took off the first.
+async fn counted_once(appliance: &Appliance) -> (BackupRecord, BackupRecord) {
+    let first = appliance.back_up(&files(1)).await.unwrap();
+    let second = appliance.back_up(&files(2)).await.unwrap();
+    let kept = appliance.back_up(&files(3)).await.unwrap();
+    appliance.remove(&first).await;
+    appliance.prune_twice().await;
+    (second, kept)
+}
+
 #[test]
 fn refs_that_were_counted_need_not_be_read_again() {
     run(async {
         let appliance = Appliance::new().await;
-        let [first, second] =
-            [appliance.back_up(&files(1)).await.unwrap(), appliance.back_up(&files(2)).await.unwrap()];
-        let kept = appliance.back_up(&files(3)).await.unwrap();
-        appliance.remove(&first).await;
-        appliance.prune_twice().await;
+        let (second, kept) = counted_once(&appliance).await;
         let refs = appliance.storage.paths(&format!("{}/refs.", kept.backup)).remove(0);
         appliance.storage.change(&refs, |bytes| bytes[9] ^= 1);
         appliance.remove(&second).await;
@@ -477,11 +483,7 @@ fn refs_that_were_counted_need_not_be_read_again() {
 fn what_cannot_be_taken_off_any_more_has_everything_counted_anew() {
     run(async {
         let appliance = Appliance::new().await;
-        let [first, second] =
-            [appliance.back_up(&files(1)).await.unwrap(), appliance.back_up(&files(2)).await.unwrap()];
-        let kept = appliance.back_up(&files(3)).await.unwrap();
-        appliance.remove(&first).await;
-        appliance.prune_twice().await;
+        let (second, kept) = counted_once(&appliance).await;
         // Another appliance prunes until the refs are gone.
         let other = appliance.restarted().await;
         other.remove(&second).await;
